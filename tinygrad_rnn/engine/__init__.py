@@ -1,0 +1,1 @@
+"""The engine: tensors, the graph, the backward walk, the backends. It knows no op by its meaning."""

@@ -1,0 +1,214 @@
+"""Notes on nodes (name, module path, time step, file and line), and the watch for NaN and infinity.
+
+Both cost time, so both happen only when asked for: `with annotate():` or `with detect_anomaly():`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ..errors import AnomalyError
+from .node import Node, mode
+from .op import TENSOR_OPS, Op
+
+T = TypeVar("T")
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+class _Scope:
+    module: str | None = None
+    time_step: int | None = None
+
+
+scope = _Scope()
+
+
+@contextmanager
+def annotate() -> Iterator[None]:
+    """Note on every node made in this block where it came from."""
+    with _watching(annotating=True):
+        yield
+
+
+@contextmanager
+def detect_anomaly() -> Iterator[None]:
+    """Raise AnomalyError at the first value or gradient in this block that is not finite.
+
+    The error names the op, whether the value was born there or came in with an operand, the index, the
+    operands' values, and the module, time step, file and line as far as they are known. Inside a fused
+    sequence op the textbook equations are replayed to find the place. Slow: every result is checked.
+    """
+    with _watching(anomaly=True):
+        yield
+
+
+@contextmanager
+def _watching(**switches: bool) -> Iterator[None]:
+    before = mode.annotating, mode.anomaly, mode.watching
+    for name in switches:
+        setattr(mode, name, True)
+    mode.watching = True
+    try:
+        yield
+    finally:
+        mode.annotating, mode.anomaly, mode.watching = before
+
+
+@contextmanager
+def module_scope(path: str) -> Iterator[None]:
+    """Nodes made in this block belong to the module of that path."""
+    before, scope.module = scope.module, path
+    try:
+        yield
+    finally:
+        scope.module = before
+
+
+@contextmanager
+def time_step(number: int) -> Iterator[None]:
+    """Nodes made in this block belong to that time step."""
+    before, scope.time_step = scope.time_step, number
+    try:
+        yield
+    finally:
+        scope.time_step = before
+
+
+def named(name: str, value: T) -> T:
+    """Give the node of a tensor a name to be shown ("forget gate"); returns the tensor."""
+    node = getattr(value, "node", None)
+    if mode.watching and node is not None:
+        node.name = name
+    return value
+
+
+def user_location() -> str | None:
+    """File and line of the innermost caller outside this package."""
+    frame: Any = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return None if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def after_forward(op: Op, inputs: tuple, params: dict, out: Any, node: Node | None) -> None:
+    """Called by apply() while watching."""
+    if node is not None:
+        node.module, node.time_step = scope.module, scope.time_step
+        node.location = user_location()
+    if mode.anomaly:
+        outs = out if isinstance(out, tuple) else (out,)
+        if any(_first_bad(o) is not None for o in outs):
+            operands = [getattr(x, "array", x) for x in inputs]
+            born = not any(_first_bad(a) is not None for a in operands)
+            if born and op.reference is not None:
+                op.reference(TENSOR_OPS, *inputs, **params)  # raises where it happens
+            bad = next(o for o in outs if _first_bad(o) is not None)
+            place = node if node is not None else _Here()
+            raise _error(op, "value", bad, born, operands, place)
+
+
+def after_vjp(node: Node, number: int, g: Any, gradient: Any, inputs: Any) -> None:
+    """Called by the backward walk while watching: the gradient that node's VJP gave input `number`."""
+    if not mode.anomaly or node.op is None:
+        return
+    gradient = getattr(gradient, "array", gradient)
+    if _first_bad(gradient) is None:
+        return
+    upstream = g if isinstance(g, (tuple, list)) else (g,)
+    born = not any(_first_bad(getattr(u, "array", u)) is not None for u in upstream)
+    if born and node.op.reference is not None:
+        _replay_backward(node, g, inputs)
+    names = node.op.input_names
+    what = f"gradient for {names[number] if names else f'input {number}'}"
+    raise _error(node.op, what, gradient, born, inputs, node)
+
+
+def _replay_backward(node: Node, g: Any, inputs: Any) -> None:
+    from .tensor import Tensor, leaf_node
+    from .walk import grad
+
+    def leaf(array: Any) -> Any:
+        if not hasattr(array, "dtype") or array.dtype.kind != "f":
+            return array
+        return Tensor(array, leaf_node(array, node.backend), 0, node.backend)
+
+    leaves = [leaf(getattr(a, "array", a)) for a in inputs]
+    outs = node.op.reference(TENSOR_OPS, *leaves, **node.params)  # type: ignore[union-attr,misc]
+    outs = outs if isinstance(outs, tuple) else (outs,)
+    upstream = g if isinstance(g, (tuple, list)) else (g,)
+    pairs = [(o, u) for o, u in zip(outs, upstream, strict=True) if u is not None]
+    raw = [Tensor(getattr(u, "array", u), None, 0, node.backend) for _, u in pairs]
+    wanted = [x for x in leaves if isinstance(x, Tensor) and x.requires_grad]
+    grad([o for o, _ in pairs], wanted, raw, allow_unused=True)
+
+
+class _Here:
+    """Stands in for a node where nothing is recorded."""
+
+    name = None
+
+    def __init__(self) -> None:
+        self.module, self.time_step, self.location = scope.module, scope.time_step, user_location()
+
+
+def _first_bad(array: Any) -> tuple[int, ...] | None:
+    """Index of the first element that is not finite."""
+    if isinstance(array, float):
+        return None if np.isfinite(array) else ()
+    if getattr(getattr(array, "dtype", None), "kind", "") != "f":
+        return None
+    host = array.get() if hasattr(array, "get") else np.asarray(array)
+    bad = ~np.isfinite(host)
+    if not bad.any():
+        return None
+    return tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), host.shape))
+
+
+def _error(op: Op, what: str, bad: Any, born: bool, operands: Any, place: Any) -> AnomalyError:
+    index = _first_bad(bad)
+    value = float(np.asarray(bad.get() if hasattr(bad, "get") else bad)[index])
+    origin = (
+        "born here: its operands are finite"
+        if born
+        else "not born here: an operand or the upstream gradient was not finite already"
+    )
+    lines = [f"{op.name}: the {what} is {value} at index {index} ({origin})"]
+    names = op.input_names or tuple(f"input {i}" for i in range(len(operands)))
+    for name, operand in zip(names, operands, strict=False):
+        lines.append(f"  {name} = {_value_at(operand, index, getattr(bad, 'shape', ()))}")
+    where = [
+        f"{place.name}" if place.name else None,
+        f"module {place.module}" if place.module else None,
+        f"time step {place.time_step}" if place.time_step is not None else None,
+        place.location,
+    ]
+    lines += [f"  {', '.join(filter(None, where))}"] if any(where) else []
+    error = AnomalyError("\n".join(lines))
+    error.op, error.born, error.index, error.value = op.name, born, index, value  # type: ignore[attr-defined]
+    error.module, error.time_step = place.module, place.time_step  # type: ignore[attr-defined]
+    error.location = place.location  # type: ignore[attr-defined]
+    return error
+
+
+def _value_at(operand: Any, index: Any, shape: tuple[int, ...]) -> str:
+    """The operand's element that met at `index`, or its range where the op is not element-wise."""
+    array = getattr(operand, "array", operand)
+    if not hasattr(array, "dtype") or not hasattr(array, "ndim"):
+        return repr(operand)
+    if not hasattr(array, "reshape"):
+        return f"{array.dtype}{list(array.shape)} (not kept)"
+    host = array.get() if hasattr(array, "get") else np.asarray(array)
+    try:
+        if np.broadcast_shapes(host.shape, shape) == shape:
+            return repr(np.broadcast_to(host, shape)[index].item())
+    except ValueError:
+        pass
+    if not host.size:
+        return f"empty {list(host.shape)}"
+    return f"{host.dtype}{list(host.shape)} from {host.min()} to {host.max()}"

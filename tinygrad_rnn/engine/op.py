@@ -1,0 +1,379 @@
+"""The op record, the table of all ops, and the decorators that fill it.
+
+An op says all there is to say about itself: how it computes its result on raw arrays, what it keeps
+for the backward pass, whether it broadcasts, and its vector-Jacobian products (VJPs). The ops
+themselves are in `ops/`, one file a family; here is only what they have in common.
+
+A VJP is written once, as `vjp(F, g, out, *inputs, **params)`, and used in two worlds:
+
+- in an ordinary backward pass `F` is an `ArrayOps`: every op as a function of raw arrays, and nothing
+  is recorded;
+- with `create_graph=True` `F` is `TensorOps` and `g`, `out`, `inputs` are tensors, so the derivative is
+  itself recorded and can be differentiated again.
+
+That is why a VJP never writes into its arguments and uses only operators and ops of the table.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+
+from ..errors import TinygradError
+
+if TYPE_CHECKING:
+    from .backend import Backend
+    from .tensor import Tensor
+
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Op:
+    """One differentiable (or constant) operation.
+
+    name        what it is called in the table, in `F` and in error messages
+    forward     `forward(xp, *inputs, **params)` on raw arrays; a string names the array library's own
+                function, which is then called without any detour
+    inputs      how many leading arguments are tensors; None: any number of them
+    vjps        one VJP an input; None for an input that has no derivative
+    joint       or one VJP for all: `joint(F, g, out, *inputs, needs, **params)` gives a tuple, with
+                anything at the places where `needs` is False
+    saves       names of the inputs whose values the VJPs read; "out" for the result; "*" for all inputs
+    shapes      names of the inputs of which they read only shape and dtype; "*" for all inputs.
+                Anything else arrives as None
+    broadcasts  gradients are summed back to the inputs' shapes by the engine
+    promotes    inputs of different dtypes are cast to the common one by the engine, as nodes of the graph
+    floating    integer inputs are cast to the default float first
+    needs_backend  forward wants the Backend instead of its array namespace
+    has_residuals  forward takes `keep=` and gives `(result, residuals)`: what only its own VJP reads,
+                handed to it as `residuals=`
+    reference   `reference(F, *inputs, **params)`: the same function in ordinary ops; what higher
+                derivatives differentiate and what anomaly detection replays
+    numpy       name of the NumPy function that this op stands for, if it has one
+    source      "built-in", or "user" for what `custom_op` added
+    """
+
+    name: str
+    forward: Callable | str
+    input_names: tuple[str, ...] | None
+    params: dict[str, Any]
+    vjps: tuple[Callable | None, ...] = ()
+    joint: Callable | None = None
+    saves: tuple[str, ...] = ()
+    shapes: tuple[str, ...] = ()
+    broadcasts: bool = False
+    promotes: bool = False
+    floating: bool = False
+    needs_backend: bool = False
+    has_residuals: bool = False
+    reference: Callable | None = None
+    numpy: str | None = None
+    source: str = "built-in"
+    doc: str = ""
+
+    def __post_init__(self) -> None:
+        # Worked out once, so that the fast path of apply() has only to look.
+        put = object.__setattr__
+        put(self, "differentiable", bool(self.vjps) or self.joint is not None)
+        put(self, "saves_out", "out" in self.saves)
+        put(self, "saves_all", "*" in self.saves)
+        put(self, "saves_none", not (set(self.saves) - {"out"}) and not self.shapes)
+        if self.input_names is not None and not self.saves_all and not self.saves_none:
+            put(self, "keep", tuple(_keep(self, name) for name in self.input_names))
+
+    differentiable: bool = False
+    saves_out: bool = False
+    saves_all: bool = False
+    saves_none: bool = False
+    keep: tuple[str, ...] | None = None  # "value", "shape" or "nothing" an input
+
+    def bind(self, backend: Backend) -> Callable:
+        """The forward function on one backend."""
+        if self.name in backend.fused:
+            return backend.fused[self.name]
+        if isinstance(self.forward, str):
+            return getattr(backend.xp, self.forward)
+        return _Bound(self.forward, backend if self.needs_backend else backend.xp).call
+
+    def derivative(self) -> list[str]:
+        """What each VJP computes, as source text: the documentation cannot differ from the code."""
+        if self.joint is not None:
+            return [_source(self.joint)]
+        names = self.input_names or ()
+        return [
+            f"d{name} = {_source(vjp)}" if vjp is not None else f"d{name}: none"
+            for name, vjp in zip(names, self.vjps, strict=True)
+        ]
+
+    def __repr__(self) -> str:
+        inputs = self.input_names if self.input_names is not None else ("*inputs",)
+        arguments = [*inputs, *(f"{key}={value!r}" for key, value in self.params.items())]
+        lines = [f"{self.name}({', '.join(arguments)})"]
+        if self.saves:
+            lines.append(f"saves {', '.join(self.saves)}")
+        lines += self.derivative() if self.differentiable else ["has no derivative"]
+        return "\n  ".join(lines)
+
+
+class _Bound:
+    def __init__(self, forward: Callable, first: Any) -> None:
+        self.forward, self.first = forward, first
+
+    def call(self, *inputs: Any, **params: Any) -> Any:
+        return self.forward(self.first, *inputs, **params)
+
+
+def _keep(op: Op, name: str) -> str:
+    if name in op.saves:
+        return "value"
+    return "shape" if name in op.shapes or "*" in op.shapes else "nothing"
+
+
+def _source(function: Callable) -> str:
+    """The body of a lambda, or the text of a named function, on one line where it fits."""
+    try:
+        text = textwrap.dedent(inspect.getsource(function))
+    except (OSError, TypeError):
+        return f"{getattr(function, '__name__', 'function')}(...)"
+    if function.__name__ != "<lambda>":
+        return f"{function.__name__}(...)\n" + textwrap.indent(text.rstrip(), "    ")
+    # A lambda's source is the statement around it, which may hold several: match by first line too.
+    wanted = function.__code__
+    for start in range(len(text)):
+        if text.startswith("lambda", start):
+            for end in range(len(text), start, -1):
+                try:
+                    tree = ast.parse(text[start:end].strip(), mode="eval")
+                except SyntaxError:
+                    continue
+                compiled = compile(tree, "<vjp>", "eval").co_consts[0]
+                if isinstance(tree.body, ast.Lambda) and compiled.co_code == wanted.co_code:
+                    if compiled.co_consts == wanted.co_consts and compiled.co_names == wanted.co_names:
+                        return ast.unparse(tree.body.body)
+                break
+    return f"{function.__qualname__}(...)"
+
+
+TABLE: dict[str, Op] = {}
+"""Every op by its name. What is not here does not exist."""
+
+
+class ArrayOps:
+    """`F` of an ordinary backward pass: every op as a function of one backend's raw arrays."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    def __getattr__(self, name: str) -> Callable:
+        op = _look_up(name)
+        forward = self.backend.forward[op]
+        if op.has_residuals:
+            def function(*inputs: Any, **params: Any) -> Any:
+                return forward(*inputs, keep=False, **params)[0]
+        elif op.input_names is None:
+            def function(*inputs: Any, **params: Any) -> Any:
+                return forward(*inputs[0], **params)
+        else:
+            function = forward
+        setattr(self, name, function)
+        return function
+
+
+class TensorOps:
+    """`F` under create_graph: every op as a recorded function of tensors."""
+
+    def __getattr__(self, name: str) -> Callable:
+        function = public_function(_look_up(name))
+        setattr(self, name, function)
+        return function
+
+
+def _look_up(name: str) -> Op:
+    try:
+        return TABLE[name]
+    except KeyError:
+        raise AttributeError(f"no op is called {name!r}") from None
+
+
+TENSOR_OPS = TensorOps()
+
+
+def add_to_table(op: Op) -> Op:
+    """Enter an op. A user's op may be entered again (a notebook cell run twice), a built-in may not."""
+    present = TABLE.get(op.name)
+    if present is not None and present.source == "built-in":
+        raise TinygradError(f"an op called {op.name!r} exists already; choose another name")
+    if op.differentiable and op.joint is None and len(op.vjps) != len(op.input_names or ()):
+        raise TinygradError(
+            f"op {op.name!r} has {len(op.input_names or ())} inputs and {len(op.vjps)} VJPs; "
+            "give one for each input, None where there is no derivative"
+        )
+    unknown = {*op.saves, *op.shapes} - {"*", "out", *(op.input_names or ())}
+    if unknown:
+        raise TinygradError(f"op {op.name!r} saves {sorted(unknown)}, which are not inputs of it")
+    TABLE[op.name] = op
+    for namespace in [TENSOR_OPS]:
+        namespace.__dict__.pop(op.name, None)
+    return op
+
+
+def op(
+    *vjps: Callable | None,
+    inputs: int | None = 1,
+    name: str | None = None,
+    joint: Callable | None = None,
+    saves: str = "",
+    shapes: str = "",
+    **traits: Any,
+) -> Callable[[Callable[Concatenate[Any, P], Any]], Callable[P, Any]]:
+    """Decorate `forward(xp, *inputs, **params)`: enters the op, gives the function users call.
+
+    `inputs` is the number of leading tensor arguments; None means that the first argument is a
+    sequence of them (as in `concatenate`), which forward and VJPs receive spread out. `saves` and
+    `shapes` are names separated by spaces. The rest is as in `Op`.
+    """
+
+    def decorate(forward: Callable[Concatenate[Any, P], Any]) -> Callable[P, Any]:
+        parameters = list(inspect.signature(forward).parameters.values())[1:]
+        if traits.get("has_residuals"):
+            parameters = [p for p in parameters if p.name != "keep"]
+        leading = 1 if inputs is None else inputs
+        names = tuple(p.name for p in parameters[:leading])
+        record = add_to_table(
+            Op(
+                name=name or forward.__name__,
+                forward=forward,
+                input_names=None if inputs is None else names,
+                params={p.name: p.default for p in parameters[leading:]},
+                vjps=vjps,
+                joint=joint,
+                saves=tuple(saves.split()),
+                shapes=tuple(shapes.split()),
+                doc=inspect.getdoc(forward) or "",
+                **traits,
+            )
+        )
+        return public_function(record)
+
+    return decorate
+
+
+def ufunc(
+    name: str,
+    *vjps: Callable | None,
+    doc: str,
+    arguments: str,
+    library: str | None = None,
+    saves: str = "",
+    **traits: Any,
+) -> Callable[..., Any]:
+    """Enter an element-wise op that array libraries have ready made, under the name `library`.
+
+    One line an op: name, a VJP for each argument, what they read.
+    """
+    library = library or name
+    record = Op(
+        name=name,
+        forward=library,
+        input_names=tuple(arguments.split()),
+        params={},
+        vjps=vjps,
+        saves=tuple(saves.split()),
+        numpy=library,
+        doc=doc,
+        **{"broadcasts": True, "promotes": len(arguments.split()) > 1, **traits},
+    )
+    return public_function(add_to_table(record))
+
+
+def public_function(record: Op) -> Callable[..., Any]:
+    """The function of tensors that users call: sorts inputs from parameters and applies the op."""
+    from .tensor import apply
+
+    names, params = record.input_names, record.params
+    function: Callable[..., Any]
+
+    if names is None:
+        variadic = f"{record.name}() takes a sequence of tensors first"
+
+        def function(sequence: Any, *args: Any, **kwargs: Any) -> Any:
+            if not isinstance(sequence, (tuple, list)):
+                raise TypeError(f"{variadic}, not {type(sequence).__name__}")
+            return apply(record, tuple(sequence), _parameters(record, args, kwargs))
+    elif len(names) == 1 and not params:
+
+        def function(x: Tensor, /) -> Any:
+            return apply(record, (x,))
+    elif len(names) == 2 and not params:
+
+        def function(a: Tensor, b: Tensor, /) -> Any:
+            return apply(record, (a, b))
+    else:
+        count = len(names)
+
+        def function(*args: Any, **kwargs: Any) -> Any:
+            if len(args) < count:  # inputs given by keyword
+                missing = [n for n in names[len(args) :] if n not in kwargs]
+                if missing:
+                    raise TypeError(f"{record.name}() misses {', '.join(missing)}")
+                args += tuple(kwargs.pop(n) for n in names[len(args) :])
+            return apply(record, args[:count], _parameters(record, args[count:], kwargs))
+
+    function.__name__ = function.__qualname__ = record.name
+    function.__doc__ = record.doc
+    function.op = record  # type: ignore[attr-defined]
+    Parameter = inspect.Parameter
+    lead = (
+        [Parameter("inputs", Parameter.POSITIONAL_OR_KEYWORD)]
+        if names is None
+        else [Parameter(n, Parameter.POSITIONAL_OR_KEYWORD) for n in names]
+    )
+    rest = [Parameter(n, Parameter.POSITIONAL_OR_KEYWORD, default=d) for n, d in params.items()]
+    function.__signature__ = inspect.Signature(lead + rest)  # type: ignore[attr-defined]
+    return function
+
+
+def _parameters(record: Op, args: tuple, kwargs: dict) -> dict[str, Any]:
+    """All parameters of a call by name, defaults filled in, so that VJPs can rely on them."""
+    if len(args) > len(record.params):
+        raise TypeError(f"{record.name}() takes at most {len(record.params)} parameters: "
+                        f"{', '.join(record.params) or 'none'}")
+    given = dict(zip(record.params, args, strict=False))
+    for key, value in kwargs.items():
+        if key not in record.params or key in given:
+            known = ", ".join(record.params) or "none"
+            raise TypeError(f"{record.name}() got {key}= wrongly; its parameters are: {known}")
+        given[key] = value
+    merged = {**record.params, **given}
+    for key, value in merged.items():
+        if value is inspect.Parameter.empty:
+            raise TypeError(f"{record.name}() misses {key}=")
+    return merged
+
+
+def custom_op(
+    *vjps: Callable | None,
+    saves: str = "*",
+    **traits: Any,
+) -> Callable[[Callable[Concatenate[Any, P], Any]], Callable[P, Any]]:
+    """Add an op of your own to the table.
+
+    >>> @tg.custom_op(lambda F, g, out, x: g * (out + F.sigmoid(x) * (1 - out)), saves="x out")
+    ... def swish(xp, x):
+    ...     return x / (1 + xp.exp(-x))
+
+    The decorated function computes the result on raw arrays of the namespace `xp` (NumPy or CuPy).
+    Each VJP gives the gradient of one tensor argument: `vjp(F, g, out, *inputs, **params)`, where `g`
+    is the gradient of the result. Written with operators and `F`'s ops alone, it serves for derivatives
+    of any order. `inputs=2` for two tensor arguments; `saves` names what the VJPs read ("out" is the
+    result); see `Op` for the other traits. Check it with `tg.gradcheck(fn, inputs, order=2)`.
+
+    Raises TinygradError if the name belongs to a built-in op or the VJPs do not match the inputs.
+    """
+    traits.setdefault("inputs", max(1, len(vjps)))
+    return op(*vjps, saves=saves, source="user", **traits)

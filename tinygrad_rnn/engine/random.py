@@ -1,0 +1,76 @@
+"""Randomness is counted, not carried.
+
+Initial values come from one seeded generator on the host. A mask drawn during training is instead a pure
+function of a key, (seed, step, number of the draw within the step), by the counter-based generator Philox
+(Salmon et al., 2011), so that a resumed run, a recomputed segment and a replayed reference see the same.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+Key = tuple[int, int, int]
+
+
+class _State(threading.local):
+    def __init__(self) -> None:
+        self.seed = 0
+        self.step = 0
+        self.draws = 0
+        self.generator = np.random.Generator(np.random.PCG64(0))
+
+
+_state = _State()
+
+
+def manual_seed(seed: int) -> None:
+    """Start all randomness anew from `seed`: rand, randn, initial weights and dropout masks."""
+    _state.seed = int(seed)
+    _state.step = _state.draws = 0
+    _state.generator = np.random.Generator(np.random.PCG64(_state.seed))
+
+
+def generator() -> np.random.Generator:
+    """The host generator behind rand, randn and initial weights."""
+    return _state.generator
+
+
+def set_step(step: int) -> None:
+    """Say which training step the masks to come belong to; the count of draws starts again."""
+    _state.step, _state.draws = step, 0
+
+
+def next_key() -> Key:
+    """The key of the next mask."""
+    key = (_state.seed, _state.step, _state.draws)
+    _state.draws += 1
+    return key
+
+
+@contextmanager
+def replay(key: Key) -> Iterator[None]:
+    """Draw in this block as if the next key were `key`: to compute a segment once more."""
+    before = _state.seed, _state.step, _state.draws
+    _state.seed, _state.step, _state.draws = key
+    try:
+        yield
+    finally:
+        _state.seed, _state.step, _state.draws = before
+
+
+def peek_key() -> Key:
+    """The key that next_key() would give, without taking it."""
+    return (_state.seed, _state.step, _state.draws)
+
+
+def keep_mask(key: Key, shape: tuple[int, ...], p: float) -> np.ndarray:
+    """Booleans of `shape`, each False with probability p (to within 2**-32), a function of `key` alone."""
+    seed, step, draw = key
+    bits = np.random.Philox(key=np.array([seed, draw], np.uint64), counter=[0, 0, step, 0])
+    count = int(np.prod(shape))
+    words = bits.random_raw((count + 1) // 2).view(np.uint32)[:count]
+    return (words >= np.uint32(min(round(p * 2**32), 2**32 - 1))).reshape(shape)
