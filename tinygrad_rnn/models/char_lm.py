@@ -1,0 +1,103 @@
+"""`CharLM`: a recurrent language model over characters (or bytes, or any symbols)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..engine.ops.elementwise import dropout as drop
+from ..engine.ops.loss import cross_entropy
+from ..engine.tensor import Tensor, no_grad, tensor
+from ..errors import UsageError
+from ..nn import GRU, LSTM, RNN, Embedding, Linear, Module
+
+KINDS = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
+
+
+class CharLM(Module):
+    """Embedding -> recurrent stack -> a score for each symbol that may come next.
+
+    vocab_size: number of symbols V. kind: "lstm", "gru" or "rnn".
+    dropout: probability, in training, on the embeddings, between the layers and before the scores.
+    tie_weights: the output layer uses the embedding table (embedding_size must equal hidden_size).
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        kind: str = "lstm",
+        embedding_size: int = 64,
+        hidden_size: int = 128,
+        num_layers: int = 2,
+        dropout: float = 0.0,
+        tie_weights: bool = False,
+    ) -> None:
+        if kind not in KINDS:
+            raise UsageError(f"no kind of network is called {kind!r}; there are {', '.join(KINDS)}")
+        sizes = {
+            "vocab_size": vocab_size,
+            "embedding_size": embedding_size,
+            "hidden_size": hidden_size,
+            "num_layers": num_layers,
+        }
+        for name, size in sizes.items():
+            if size < 1:
+                raise UsageError(f"{name} must be at least 1, not {size}")
+        if not 0 <= dropout < 1:
+            raise UsageError(f"dropout must be at least 0 and below 1, not {dropout}")
+        if tie_weights and embedding_size != hidden_size:
+            raise UsageError(
+                f"tied weights need equal sizes: embedding_size is {embedding_size}, hidden_size {hidden_size}"
+            )
+        self.vocab_size, self.kind, self.dropout = vocab_size, kind, dropout
+        self.tie_weights = tie_weights
+        self.embedding = Embedding(vocab_size, embedding_size)
+        self.rnn = KINDS[kind](embedding_size, hidden_size, num_layers, dropout=dropout)
+        self.output = Linear(hidden_size, vocab_size)
+        if tie_weights:
+            self.output.weight = self.embedding.weight
+            with no_grad():  # scores of a tied table start as small as those of a Linear
+                self.embedding.weight.copy_(self.embedding.weight * hidden_size**-0.5)
+        if kind == "lstm":
+            _open_forget_gates(self.rnn)
+
+    def config(self) -> dict[str, Any]:
+        """The arguments that make this model again."""
+        return {
+            "vocab_size": self.vocab_size,
+            "kind": self.kind,
+            "embedding_size": self.rnn.input_size,
+            "hidden_size": self.rnn.hidden_size,
+            "num_layers": self.rnn.num_layers,
+            "dropout": self.dropout,
+            "tie_weights": self.tie_weights,
+        }
+
+    def forward(self, symbols: Any, state: Any = None) -> tuple[Tensor, Any]:
+        """Scores (T, B, V) for the symbol after each of `symbols` (T, B), and the state after the last.
+
+        symbols: integers, an array or a tensor. state: as a call before returned it, or None for zeros.
+        """
+        x = drop(self.embedding(symbols), self.dropout, self.training)
+        outputs, state = self.rnn(x, state)
+        return self.output(drop(outputs, self.dropout, self.training)), state
+
+    def loss(self, symbols: Any, targets: Any, state: Any = None) -> tuple[Tensor, Any]:
+        """Mean cross-entropy in nats of `targets` (T, B), the symbols that did come next; and the state."""
+        logits, state = self(symbols, state)
+        if not isinstance(targets, Tensor):
+            targets = tensor(targets, backend=logits.backend)
+        return cross_entropy(logits, targets), state
+
+
+def detach_state(state: Any) -> Any:
+    """The state cut off from its history: this is what truncates back-propagation through time."""
+    return tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
+
+
+def _open_forget_gates(lstm: LSTM) -> None:
+    """Start with the forget gates open (bias 1), so that the cells remember (Jozefowicz et al., 2015)."""
+    H = lstm.hidden_size
+    with no_grad():
+        for layer in range(lstm.num_layers):
+            getattr(lstm, f"bias_ih_l{layer}")[H : 2 * H] = 1.0
+            getattr(lstm, f"bias_hh_l{layer}")[H : 2 * H] = 0.0

@@ -1,0 +1,27 @@
+"""Clipping: keep a gradient that explodes from throwing the parameters away."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from ..engine.tensor import Tensor
+
+
+def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
+    """Scale all gradients, in place, so that their common Euclidean norm is at most max_norm.
+
+    Returns the norm before. Where that is not finite nothing is scaled: the caller decides.
+    (Pascanu et al., 2013, "On the difficulty of training recurrent neural networks".)
+    """
+    gradients = [p.grad for p in params if p.grad is not None]
+    total = 0.0
+    for g in gradients:
+        flat = g.array.reshape(-1)
+        total += float(g.backend.xp.dot(flat, flat).item())
+    norm = math.sqrt(total) if total >= 0 else total
+    if math.isfinite(norm) and norm > max_norm:
+        for g in gradients:
+            array = g.array
+            array *= max_norm / norm
+    return norm

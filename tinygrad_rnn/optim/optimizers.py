@@ -1,0 +1,166 @@
+"""Optimisers: each turns a parameter's gradient into a step, in place.
+
+An optimiser is its formula (`_update`, on raw arrays) and the arrays it remembers for each parameter.
+Parameters without a gradient are left alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from ..engine.node import writes
+from ..engine.tensor import Tensor
+from ..errors import UsageError
+
+
+class Optimizer:
+    """What all have in common. `lr` may be set anew before every step; `steps` counts them."""
+
+    slots: tuple[str, ...] = ()  # names of the arrays remembered for each parameter
+
+    def __init__(self, params: Iterable[Tensor], lr: float) -> None:
+        self.params = list(params)
+        if not self.params:
+            raise UsageError("an optimiser needs at least one parameter")
+        if lr < 0:
+            raise UsageError(f"the learning rate must not be negative: {lr}")
+        self.lr = lr
+        self.steps = 0
+        self.state: list[dict[str, Any]] = [
+            {slot: p.backend.xp.zeros_like(p.array) for slot in self.slots} for p in self.params
+        ]
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for p in self.params:
+            p.grad = None
+
+    def step(self) -> None:
+        """Change every parameter by its gradient."""
+        self.steps += 1
+        for p, state in zip(self.params, self.state, strict=True):
+            if p.grad is not None:
+                self._update(p.backend.xp, p.array, p.grad.array, **state)
+                writes.note(p.array)
+
+    def _update(self, xp: Any, w: Any, g: Any, **state: Any) -> None:
+        """Change w by its gradient g, both of one shape."""
+        raise NotImplementedError
+
+
+class SGD(Optimizer):
+    """w -= lr v,  v = momentum v + g + weight_decay w"""
+
+    def __init__(
+        self, params: Iterable[Tensor], lr: float, momentum: float = 0.0, weight_decay: float = 0.0
+    ) -> None:
+        self.momentum, self.weight_decay = momentum, weight_decay
+        self.slots = ("velocity",) if momentum else ()
+        super().__init__(params, lr)
+
+    def _update(self, xp: Any, w: Any, g: Any, velocity: Any = None) -> None:
+        if self.weight_decay:
+            g = g + self.weight_decay * w
+        if velocity is not None:
+            velocity *= self.momentum
+            velocity += g
+            g = velocity
+        w -= self.lr * g
+
+
+class Adam(Optimizer):
+    """w -= lr m' / (sqrt(v') + eps): running means m of the gradient and v of its square, corrected for
+    their start at zero (Kingma & Ba, 2015). weight_decay is added to the gradient."""
+
+    slots = ("mean", "square")
+    decoupled = False
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        super().__init__(params, lr)
+
+    def _update(self, xp: Any, w: Any, g: Any, mean: Any, square: Any) -> None:
+        beta1, beta2 = self.betas
+        if self.weight_decay and self.decoupled:
+            w *= 1 - self.lr * self.weight_decay
+        elif self.weight_decay:
+            g = g + self.weight_decay * w
+        mean += (1 - beta1) * (g - mean)
+        square += (1 - beta2) * (g * g - square)
+        scale = self.lr / (1 - beta1**self.steps)
+        w -= scale * mean / (xp.sqrt(square) / math.sqrt(1 - beta2**self.steps) + self.eps)
+
+
+class AdamW(Adam):
+    """Adam with the weight decay apart from the gradient: w *= 1 - lr weight_decay (Loshchilov & Hutter,
+    2019)."""
+
+    decoupled = True
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay)
+
+
+class Adagrad(Optimizer):
+    """w -= lr g / (sqrt(sum of g^2 so far) + eps) (Duchi et al., 2011)"""
+
+    slots = ("square",)
+
+    def __init__(self, params: Iterable[Tensor], lr: float = 1e-2, eps: float = 1e-10) -> None:
+        self.eps = eps
+        super().__init__(params, lr)
+
+    def _update(self, xp: Any, w: Any, g: Any, square: Any) -> None:
+        square += g * g
+        w -= self.lr * g / (xp.sqrt(square) + self.eps)
+
+
+class RMSprop(Optimizer):
+    """w -= lr g / (sqrt(v) + eps), v the running mean of g^2 (Tieleman & Hinton, 2012)"""
+
+    slots = ("square",)
+
+    def __init__(
+        self, params: Iterable[Tensor], lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8
+    ) -> None:
+        self.alpha, self.eps = alpha, eps
+        super().__init__(params, lr)
+
+    def _update(self, xp: Any, w: Any, g: Any, square: Any) -> None:
+        square += (1 - self.alpha) * (g * g - square)
+        w -= self.lr * g / (xp.sqrt(square) + self.eps)
+
+
+OPTIMIZERS: dict[str, type[Any]] = {
+    "sgd": SGD,
+    "adam": Adam,
+    "adamw": AdamW,
+    "adagrad": Adagrad,
+    "rmsprop": RMSprop,
+}
+
+
+def by_name(name: str) -> type[Any]:
+    """The optimiser class of that name. UsageError lists the known ones."""
+    try:
+        return OPTIMIZERS[name.lower()]
+    except KeyError:
+        raise UsageError(
+            f"no optimiser is called {name!r}; there are {', '.join(OPTIMIZERS)}"
+        ) from None
