@@ -84,7 +84,7 @@ def named(name: str, value: T) -> T:
     """Give the node of a tensor a name to be shown ("forget gate"); returns the tensor."""
     node = getattr(value, "node", None)
     if mode.watching and node is not None:
-        node.name = name
+        node.noted().name = name
     return value
 
 
@@ -99,8 +99,9 @@ def user_location() -> str | None:
 def after_forward(op: Op, inputs: tuple, params: dict, out: Any, node: Node | None) -> None:
     """Called by apply() while watching."""
     if node is not None:
-        node.module, node.time_step = scope.module, scope.time_step
-        node.location = user_location()
+        notes = node.noted()
+        notes.module, notes.time_step = scope.module, scope.time_step
+        notes.location = user_location()
     if mode.anomaly:
         outs = out if isinstance(out, tuple) else (out,)
         if any(_first_bad(o) is not None for o in outs):

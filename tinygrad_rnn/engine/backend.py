@@ -6,7 +6,6 @@ refuses everything CuPy would refuse, so that the switch stays honest on a machi
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ import numpy as np
 from ..errors import BackendError
 
 if TYPE_CHECKING:
-    from .op import Op
+    from .op import ArrayOps, Op
 
 
 class _Forwards(dict):
@@ -51,21 +50,18 @@ class Backend:
     to_host: Callable[[Any], np.ndarray]
     scatter_add: Callable[[Any, Any, Any], None]
     fused: Mapping[str, Callable] = field(default_factory=dict)
+    forward: dict[Op, Callable] = field(init=False)  # each op's forward function, bound to this backend
+    F: ArrayOps = field(init=False)  # the ops on raw arrays, as VJPs see them
 
     def __repr__(self) -> str:
         return f"<Backend {self.name}>"
 
-    @functools.cached_property
-    def forward(self) -> dict[Op, Callable]:
-        """The forward function of each op, bound to this backend."""
-        return _Forwards(self)
-
-    @functools.cached_property
-    def F(self) -> Any:  # noqa: N802 - the name that every VJP gives to the namespace handed to it
-        """The namespace of ops on raw arrays of this backend, as VJPs see it."""
+    def __post_init__(self) -> None:
+        # Plain attributes, since every op reads them.
         from .op import ArrayOps
 
-        return ArrayOps(self)
+        object.__setattr__(self, "forward", _Forwards(self))
+        object.__setattr__(self, "F", ArrayOps(self))
 
 
 def _numpy_scatter_add(out: np.ndarray, index: Any, values: np.ndarray) -> None:

@@ -34,33 +34,63 @@ class Mode(threading.local):
 mode = Mode()
 
 
+class Notes:
+    """Where a node came from, as far as annotate() or named() noted it."""
+
+    __slots__ = ("location", "module", "name", "time_step")
+
+    def __init__(self) -> None:
+        self.name: str | None = None  # "forget gate"
+        self.module: str | None = None  # dotted path of the module
+        self.time_step: int | None = None
+        self.location: str | None = None  # the user's file and line
+
+
+class Listeners:
+    """Who wants to know the gradient of a tensor when it is complete."""
+
+    __slots__ = ("hooks", "retained")
+
+    def __init__(self) -> None:
+        self.hooks: list[tuple[int, int, Callable]] = []  # (handle id, output number, function)
+        self.retained: dict[int, Any] = {}  # output number -> gradient, after retain_grad()
+
+
 class Node:
     """One application of an op, or (with `op` None) a leaf: a tensor that the user made.
 
-    op       the Op, None for a leaf
-    parents  one node an input, None where that input needs no gradient
-    outputs_used  for each input the number of the parent's output that it is; None if all are 0
-    inputs   what the VJP will see of each input: raw array, Shaped, Python number or None.
-             None as a whole once it was freed
-    out      the saved result (raw array or tuple of them), where the op asks for it
-    params   keyword arguments of the op
+    op        the Op, None for a leaf
+    parents   one node an input, None where that input needs no gradient
+    inputs    what the VJP will see of each input: raw array, Shaped, Python number or None.
+              None as a whole once it was freed
+    out       the saved result (raw array or tuple of them), where the op asks for it
+    params    keyword arguments of the op
     shape, dtype, backend  of the result; tuples of shapes and dtypes where the op has several
-    outputs  None for an op with one result, else the number of results
-    seq      the tick at which the node was made
+    seq       the tick at which the node was made
+    outputs   None for an op with one result, else the number of results
+    outputs_used  for each input the number of the parent's output that it is; None if all are 0
+    residuals what a kernel keeps for its own backward pass
+    grad      of a leaf: the accumulated gradient, a Tensor
     """
 
-    outputs_used: tuple[int, ...] | None = None
-    outputs: int | None = None
-    residuals: Any = None
-    # What belongs to the gradient. The rare things stay class attributes until somebody sets them.
-    grad: Any = None
-    hooks: list[tuple[int, int, Callable]] | None = None  # (handle id, output number, function)
-    retained: dict[int, Any] | None = None  # output number -> gradient, after retain_grad()
-    # What annotate() notes.
-    name: str | None = None
-    module: str | None = None
-    time_step: int | None = None
-    location: str | None = None
+    __slots__ = (
+        "backend",
+        "dtype",
+        "grad",
+        "inputs",
+        "listeners",
+        "notes",
+        "op",
+        "out",
+        "outputs",
+        "outputs_used",
+        "params",
+        "parents",
+        "residuals",
+        "seq",
+        "shape",
+        "__weakref__",
+    )
 
     def __init__(
         self,
@@ -82,16 +112,50 @@ class Node:
         self.dtype = dtype
         self.backend = backend
         self.seq = tick()
+        self.outputs: int | None = None
+        self.outputs_used: tuple[int, ...] | None = None
+        self.residuals: Any = None
+        self.grad: Any = None
+        self.listeners: Listeners | None = None
+        self.notes: Notes | None = None
 
     def __repr__(self) -> str:
         label = "leaf" if self.op is None else self.op.name
-        notes = [
+        where = [
             repr(self.name) if self.name else None,
             f"in {self.module}" if self.module else None,
             f"t={self.time_step}" if self.time_step is not None else None,
             self.location,
         ]
-        return f"<Node {' '.join([label, str(self.shape), *filter(None, notes)])}>"
+        return f"<Node {' '.join([label, str(self.shape), *filter(None, where)])}>"
+
+    @property
+    def name(self) -> str | None:
+        return self.notes and self.notes.name
+
+    @property
+    def module(self) -> str | None:
+        return self.notes and self.notes.module
+
+    @property
+    def time_step(self) -> int | None:
+        return self.notes and self.notes.time_step
+
+    @property
+    def location(self) -> str | None:
+        return self.notes and self.notes.location
+
+    def noted(self) -> Notes:
+        """The notes, to be written to."""
+        if self.notes is None:
+            self.notes = Notes()
+        return self.notes
+
+    def listened(self) -> Listeners:
+        """The listeners, to be added to."""
+        if self.listeners is None:
+            self.listeners = Listeners()
+        return self.listeners
 
     def shape_of(self, output: int) -> tuple[int, ...]:
         return self.shape if self.outputs is None else self.shape[output]

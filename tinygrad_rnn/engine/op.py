@@ -17,8 +17,9 @@ That is why a VJP never writes into its arguments and uses only operators and op
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
-import textwrap
+import linecache
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
@@ -98,7 +99,7 @@ class Op:
             return backend.fused[self.name]
         if isinstance(self.forward, str):
             return getattr(backend.xp, self.forward)
-        return _Bound(self.forward, backend if self.needs_backend else backend.xp).call
+        return functools.partial(self.forward, backend if self.needs_backend else backend.xp)
 
     def derivative(self) -> list[str]:
         """What each VJP computes, as source text: the documentation cannot differ from the code."""
@@ -120,43 +121,33 @@ class Op:
         return "\n  ".join(lines)
 
 
-class _Bound:
-    def __init__(self, forward: Callable, first: Any) -> None:
-        self.forward, self.first = forward, first
-
-    def call(self, *inputs: Any, **params: Any) -> Any:
-        return self.forward(self.first, *inputs, **params)
-
-
 def _keep(op: Op, name: str) -> str:
     if name in op.saves:
         return "value"
     return "shape" if name in op.shapes or "*" in op.shapes else "nothing"
 
 
-def _source(function: Callable) -> str:
-    """The body of a lambda, or the text of a named function, on one line where it fits."""
+def _source(vjp: Callable) -> str:
+    """What a VJP computes: the body of a lambda, the docstring (a formula) of a named function."""
+    vjp = inspect.unwrap(vjp)
+    if vjp.__name__ != "<lambda>":
+        return inspect.getdoc(vjp) or f"{vjp.__name__}(...)"
+    code = vjp.__code__
+    for node in ast.walk(_parsed(code.co_filename)):
+        if isinstance(node, ast.Lambda) and node.lineno == code.co_firstlineno:
+            alike = compile(ast.Expression(node), "<vjp>", "eval").co_consts[0]
+            if alike.co_code == code.co_code and alike.co_names == code.co_names:
+                return ast.unparse(node.body)
+    return "(its source is not at hand)"
+
+
+@functools.lru_cache(maxsize=32)
+def _parsed(filename: str) -> ast.AST:
+    text = "".join(linecache.getlines(filename))  # also of notebook cells
     try:
-        text = textwrap.dedent(inspect.getsource(function))
-    except (OSError, TypeError):
-        return f"{getattr(function, '__name__', 'function')}(...)"
-    if function.__name__ != "<lambda>":
-        return f"{function.__name__}(...)\n" + textwrap.indent(text.rstrip(), "    ")
-    # A lambda's source is the statement around it, which may hold several: match by first line too.
-    wanted = function.__code__
-    for start in range(len(text)):
-        if text.startswith("lambda", start):
-            for end in range(len(text), start, -1):
-                try:
-                    tree = ast.parse(text[start:end].strip(), mode="eval")
-                except SyntaxError:
-                    continue
-                compiled = compile(tree, "<vjp>", "eval").co_consts[0]
-                if isinstance(tree.body, ast.Lambda) and compiled.co_code == wanted.co_code:
-                    if compiled.co_consts == wanted.co_consts and compiled.co_names == wanted.co_names:
-                        return ast.unparse(tree.body.body)
-                break
-    return f"{function.__qualname__}(...)"
+        return ast.parse(text)
+    except SyntaxError:
+        return ast.Module(body=[], type_ignores=[])
 
 
 TABLE: dict[str, Op] = {}
@@ -217,8 +208,7 @@ def add_to_table(op: Op) -> Op:
     if unknown:
         raise TinygradError(f"op {op.name!r} saves {sorted(unknown)}, which are not inputs of it")
     TABLE[op.name] = op
-    for namespace in [TENSOR_OPS]:
-        namespace.__dict__.pop(op.name, None)
+    TENSOR_OPS.__dict__.pop(op.name, None)  # the function of an op that this one replaces
     return op
 
 

@@ -91,7 +91,9 @@ class Tensor:
         node = self.node
         if node is None:
             return None
-        return node.grad if node.op is None else (node.retained or {}).get(self.output)
+        if node.op is None:
+            return node.grad
+        return None if node.listeners is None else node.listeners.retained.get(self.output)
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
@@ -198,9 +200,7 @@ class Tensor:
         if self.node is None:
             raise GraphError("retain_grad() on a tensor that needs no gradient")
         if self.node.op is not None:
-            if self.node.retained is None:
-                self.node.retained = {}
-            self.node.retained.setdefault(self.output, None)
+            self.node.listened().retained.setdefault(self.output, None)
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> HookHandle:
         """Call `hook(gradient)` when this tensor's gradient is complete, before it travels on.

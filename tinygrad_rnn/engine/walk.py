@@ -59,7 +59,7 @@ class Walk:
         if not self._heap:
             return None
         node, g, _ = self._pending.pop(-heappop(self._heap))
-        if node.hooks is not None or node.retained is not None or self._wanted is not None:
+        if node.listeners is not None or self._wanted is not None:
             g = self._arrived(node, g)
         op = node.op
         if op is None:
@@ -78,7 +78,8 @@ class Walk:
             )
         if writes.last > node.seq:
             _refuse_overwritten(node)
-        pending, heap, parents = self._pending, self._heap, node.parents
+        pending, heap = self._pending, self._heap
+        params, watching = node.params, mode.watching
         expected: type
         if self.create_graph:
             F: Any = TENSOR_OPS
@@ -92,7 +93,7 @@ class Walk:
             gradients = self._joint(node, F, g, out, inputs)
         else:
             gradients = None
-        for number, parent in enumerate(parents):
+        for number, parent in enumerate(node.parents):
             if parent is None or (on_path is not None and parent not in on_path):
                 continue
             if gradients is not None:
@@ -103,11 +104,11 @@ class Walk:
                 vjp = op.vjps[number]
                 if vjp is None:
                     continue
-                if node.params:
-                    gradient = vjp(F, g, out, *inputs, **node.params)
+                if params:
+                    gradient = vjp(F, g, out, *inputs, **params)
                 else:
                     gradient = vjp(F, g, out, *inputs)
-            if mode.watching:
+            if watching:
                 annotate.after_vjp(node, number, g, gradient, inputs)
             if (
                 gradient.__class__ is not expected
@@ -174,17 +175,19 @@ class Walk:
     def _arrived(self, node: Node, g: Any) -> Any:
         """The cotangent of this node is complete: run hooks, keep what is to be kept."""
         several = g if node.outputs is not None else [g]
+        hooks = node.listeners.hooks if node.listeners is not None else []
+        retained = node.listeners.retained if node.listeners is not None else {}
         for output, cotangent in enumerate(several):
             if cotangent is None:
                 continue
-            for _, at, hook in list(node.hooks or ()):
+            for _, at, hook in list(hooks):
                 if at == output:
                     cotangent = self._hooked(node, output, hook, cotangent)
             several[output] = cotangent
-            if node.retained is not None and output in node.retained:
+            if output in retained:
                 kept = self._as_tensor(node, cotangent)
-                before = node.retained[output]
-                node.retained[output] = kept if before is None else before + kept
+                before = retained[output]
+                retained[output] = kept if before is None else before + kept
             if self._wanted is not None and node in self._wanted:
                 self.found[node, output] = self._as_tensor(node, cotangent)
         return several if node.outputs is not None else several[0]
@@ -415,8 +418,9 @@ class HookHandle:
 
     def __init__(self, node: Node, output: int, hook: Callable) -> None:
         self._node, self._id = node, tick()
-        node.hooks = [*(node.hooks or ()), (self._id, output, hook)]
+        node.listened().hooks.append((self._id, output, hook))
 
     def remove(self) -> None:
         """Take the hook away; again does nothing."""
-        self._node.hooks = [h for h in self._node.hooks or () if h[0] != self._id] or None
+        hooks = self._node.listened().hooks
+        hooks[:] = [h for h in hooks if h[0] != self._id]

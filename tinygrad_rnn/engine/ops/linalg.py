@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import ShapeError
-from ..op import TABLE, op
+from ..op import TABLE, op, ufunc
 from ..tensor import Tensor, apply, tensor
 
 
 def _matmul_a(F: Any, g: Any, out: Any, a: Any, b: Any) -> Any:
     """g b^T"""
+    if a.ndim == b.ndim == 2:
+        return g @ b.T
     if b.ndim == 1:
         return g * b if a.ndim == 1 else F.expand_dims(g, -1) * b
     if a.ndim == 1:
@@ -20,6 +22,8 @@ def _matmul_a(F: Any, g: Any, out: Any, a: Any, b: Any) -> Any:
 
 def _matmul_b(F: Any, g: Any, out: Any, a: Any, b: Any) -> Any:
     """a^T g"""
+    if a.ndim == b.ndim == 2:
+        return a.T @ g
     if a.ndim == 1:
         return g * a if b.ndim == 1 else F.expand_dims(a, -1) * F.expand_dims(g, -2)
     if b.ndim == 1:
@@ -30,10 +34,14 @@ def _matmul_b(F: Any, g: Any, out: Any, a: Any, b: Any) -> Any:
     return F.matmul(F.swapaxes(a, -1, -2), g)
 
 
-@op(_matmul_a, _matmul_b, inputs=2, saves="*", broadcasts=True, promotes=True, numpy="matmul")
-def matmul(xp: Any, a: Any, b: Any) -> Any:
-    """a @ b: (..., n, k) by (..., k, m) gives (..., n, m); vectors of shape (k,) count as one row or column."""
-    return xp.matmul(a, b)
+matmul = ufunc(
+    "matmul",
+    _matmul_a,
+    _matmul_b,
+    arguments="a b",
+    saves="*",
+    doc="a @ b: (..., n, k) by (..., k, m) gives (..., n, m); vectors (k,) count as one row or column.",
+)
 
 
 # --- einsum ---------------------------------------------------------------------------------------
