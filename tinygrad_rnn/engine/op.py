@@ -113,12 +113,13 @@ class Op:
 
     def __repr__(self) -> str:
         inputs = self.input_names if self.input_names is not None else ("*inputs",)
-        arguments = [*inputs, *(f"{key}={value!r}" for key, value in self.params.items())]
-        lines = [f"{self.name}({', '.join(arguments)})"]
+        empty = inspect.Parameter.empty
+        options = [k if v is empty else f"{k}={v!r}" for k, v in self.params.items()]
+        lines = [f"{self.name}({', '.join([*inputs, *options])})"]
         if self.saves:
             lines.append(f"saves {', '.join(self.saves)}")
         lines += self.derivative() if self.differentiable else ["has no derivative"]
-        return "\n  ".join(lines)
+        return "\n".join(lines).replace("\n", "\n  ")
 
 
 def _keep(op: Op, name: str) -> str:
@@ -136,7 +137,7 @@ def _source(vjp: Callable) -> str:
     for node in ast.walk(_parsed(code.co_filename)):
         if isinstance(node, ast.Lambda) and node.lineno == code.co_firstlineno:
             alike = compile(ast.Expression(node), "<vjp>", "eval").co_consts[0]
-            if alike.co_code == code.co_code and alike.co_names == code.co_names:
+            if alike.co_names == code.co_names and alike.co_consts == code.co_consts:
                 return ast.unparse(node.body)
     return "(its source is not at hand)"
 

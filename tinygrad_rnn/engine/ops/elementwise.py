@@ -213,6 +213,7 @@ minimum = ufunc(
 
 
 def _clip_vjp(F: Any, g: Any, out: Any, x: Any, a_min: Any, a_max: Any) -> Any:
+    """g [a_min <= x <= a_max]"""
     if a_min is not None:
         g = g * (x >= a_min)
     return g if a_max is None else g * (x <= a_max)

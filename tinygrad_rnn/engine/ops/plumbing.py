@@ -11,8 +11,6 @@ from ..backend import Backend, get_backend
 from ..op import TABLE, op
 from ..tensor import Tensor, apply
 
-F = Any
-
 
 @op(lambda F, g, out, x: g)
 def identity(xp: Any, x: Any) -> Any:
@@ -26,11 +24,7 @@ def astype(xp: Any, x: Any, dtype: Any) -> Any:
     return x.astype(dtype)
 
 
-def _transfer_back(F: Any, g: Any, out: Any, x: Any, source: Backend, target: Backend) -> Any:
-    return F.transfer(g, source=target, target=source)
-
-
-@op(_transfer_back)
+@op(lambda F, g, out, x, source, target: F.transfer(g, source=target, target=source))
 def transfer(xp: Any, x: Any, source: Backend, target: Backend) -> Any:
     """Copy from one array library to another, by way of the host."""
     return target.from_host(source.to_host(x))
