@@ -45,7 +45,7 @@ class Backend:
 
     name: str
     xp: Any
-    array_type: type
+    array_type: Any
     from_host: Callable[[np.ndarray], Any]
     to_host: Callable[[Any], np.ndarray]
     scatter_add: Callable[[Any, Any, Any], None]
@@ -92,7 +92,7 @@ NUMPY = Backend(
 
 def _cupy() -> Backend:
     try:
-        import cupy
+        import cupy  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         raise BackendError(
             "the cupy backend needs CuPy: pip install 'tinygrad-rnn[gpu]' for CUDA 13, "

@@ -105,6 +105,7 @@ def _frontier(outs: tuple[Tensor, ...], start: int) -> tuple[list[tuple[Node, in
 
 
 def _vjp(F: Any, g: Any, out: Any, *saved: Any, needs: tuple[bool, ...], segment: _Segment) -> tuple:
+    """Compute the segment again and differentiate it."""
     create_graph = any(isinstance(x, Tensor) for x in g)
     with random.replay(segment.key):
         outs, _ = segment.run()

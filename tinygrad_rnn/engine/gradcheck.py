@@ -141,7 +141,8 @@ def _compare(
         )
     if error.any():
         # The worst is the one furthest beyond what is allowed, in units of what is allowed.
-        row, column = np.unravel_index(int(np.argmax(error / tolerance)), error.shape)
+        worst = int(np.argmax(error / tolerance))
+        row, column = divmod(worst, error.shape[1])
         a, n = analytic[row, column], numeric[row, column]
         relative = abs(a - n) / max(abs(a), abs(n), 1e-300)
         index = tuple(int(k) for k in np.unravel_index(column, host.shape))

@@ -131,19 +131,19 @@ class Node:
 
     @property
     def name(self) -> str | None:
-        return self.notes and self.notes.name
+        return None if self.notes is None else self.notes.name
 
     @property
     def module(self) -> str | None:
-        return self.notes and self.notes.module
+        return None if self.notes is None else self.notes.module
 
     @property
     def time_step(self) -> int | None:
-        return self.notes and self.notes.time_step
+        return None if self.notes is None else self.notes.time_step
 
     @property
     def location(self) -> str | None:
-        return self.notes and self.notes.location
+        return None if self.notes is None else self.notes.location
 
     def noted(self) -> Notes:
         """The notes, to be written to."""

@@ -286,28 +286,34 @@ def public_function(record: Op) -> Callable[..., Any]:
     """The function of tensors that users call: sorts inputs from parameters and applies the op."""
     from .tensor import apply
 
+    function: Any
     names, params = record.input_names, record.params
-    function: Callable[..., Any]
-
     if names is None:
-        variadic = f"{record.name}() takes a sequence of tensors first"
 
-        def function(sequence: Any, *args: Any, **kwargs: Any) -> Any:
+        def variadic(sequence: Any, *args: Any, **kwargs: Any) -> Any:
             if not isinstance(sequence, (tuple, list)):
-                raise TypeError(f"{variadic}, not {type(sequence).__name__}")
+                raise TypeError(
+                    f"{record.name}() takes a sequence of tensors first, not {type(sequence).__name__}"
+                )
             return apply(record, tuple(sequence), _parameters(record, args, kwargs))
+
+        function = variadic
     elif len(names) == 1 and not params:
 
-        def function(x: Tensor, /) -> Any:
+        def unary(x: Any, /) -> Any:
             return apply(record, (x,))
+
+        function = unary
     elif len(names) == 2 and not params:
 
-        def function(a: Tensor, b: Tensor, /) -> Any:
+        def binary(a: Any, b: Any, /) -> Any:
             return apply(record, (a, b))
+
+        function = binary
     else:
         count = len(names)
 
-        def function(*args: Any, **kwargs: Any) -> Any:
+        def general(*args: Any, **kwargs: Any) -> Any:
             if len(args) < count:  # inputs given by keyword
                 missing = [n for n in names[len(args) :] if n not in kwargs]
                 if missing:
@@ -315,17 +321,14 @@ def public_function(record: Op) -> Callable[..., Any]:
                 args += tuple(kwargs.pop(n) for n in names[len(args) :])
             return apply(record, args[:count], _parameters(record, args[count:], kwargs))
 
+        function = general
     function.__name__ = function.__qualname__ = record.name
     function.__doc__ = record.doc
-    function.op = record  # type: ignore[attr-defined]
-    Parameter = inspect.Parameter
-    lead = (
-        [Parameter("inputs", Parameter.POSITIONAL_OR_KEYWORD)]
-        if names is None
-        else [Parameter(n, Parameter.POSITIONAL_OR_KEYWORD) for n in names]
-    )
-    rest = [Parameter(n, Parameter.POSITIONAL_OR_KEYWORD, default=d) for n, d in params.items()]
-    function.__signature__ = inspect.Signature(lead + rest)  # type: ignore[attr-defined]
+    function.op = record
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    arguments = [inspect.Parameter(n, kind) for n in names or ("inputs",)]
+    arguments += [inspect.Parameter(n, kind, default=default) for n, default in params.items()]
+    function.__signature__ = inspect.Signature(arguments)
     return function
 
 

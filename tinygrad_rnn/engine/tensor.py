@@ -398,8 +398,9 @@ def tensor(
         chosen = get_backend(backend)
         if backend is None and not isinstance(data, chosen.array_type):
             chosen = get_backend("numpy") if isinstance(data, np.ndarray) else chosen
+    array: Any
     if isinstance(data, chosen.array_type) and not isinstance(data, np.ndarray):
-        array = data.copy()
+        array = data.copy()  # type: ignore[attr-defined]
     else:
         if hasattr(data, "get") and hasattr(data, "device"):  # a CuPy array asked into NumPy
             data = data.get()
@@ -450,8 +451,9 @@ def apply(op: Op, inputs: tuple, params: dict[str, Any] = _NO_PARAMS) -> Any:
     """
     arrays: list[Any] = []
     parents: list[Node | None] = []
-    backend = dtype = used = None
-    tracked = mixed = odd = False
+    backend: Any = None
+    dtype: Any = None
+    tracked = used = mixed = odd = False
     for x in inputs:
         if isinstance(x, Tensor):
             array = x.array
@@ -481,7 +483,7 @@ def apply(op: Op, inputs: tuple, params: dict[str, Any] = _NO_PARAMS) -> Any:
     if mixed or odd or (op.floating and dtype.kind != "f"):
         if backend is None:
             return apply(op, _as_tensors(op, inputs, numbers=True), params)
-        better = _promoted(op, inputs, dtype)
+        better = _promoted(op, inputs)
         if better is not None:
             return apply(op, better, params)
 
@@ -602,32 +604,26 @@ def _as_tensors(op: Op, inputs: tuple, numbers: bool = False) -> tuple:
     return tuple(converted)
 
 
-def _promoted(op: Op, inputs: tuple, dtype: Any) -> tuple | None:
+def _promoted(op: Op, inputs: tuple) -> tuple | None:
     """Inputs cast to a common dtype where the op needs it; None if nothing is to be done.
 
     NumPy's promotion, except that an integer meeting a float takes the float's dtype (float32 for a
-    Python float or a function that is not defined on integers), as in PyTorch.
+    Python float, or a function that is not defined on integers), as in PyTorch.
     """
-    tensors = [x for x in inputs if isinstance(x, Tensor)]
-    if op.promotes:
-        considered = [t for t, name in _named(op, inputs) if isinstance(t, Tensor) and name != "condition"]
-        if not considered:
-            return None
-        floats = [t.dtype for t in considered if t.dtype.kind == "f"]
-        common = np.result_type(*(floats or [t.dtype for t in considered]))
-    else:
-        considered, common = tensors, dtype
-        if len(tensors) > 1 and not op.floating:
-            return None
+    values = [  # an input without a derivative beside others that have one (a condition) is no number
+        x
+        for i, x in enumerate(inputs)
+        if isinstance(x, Tensor) and (not op.vjps or op.vjps[i] is not None)
+    ]
+    if not values or not (op.promotes or op.floating):
+        return None
+    dtypes = [x.dtype for x in values]
+    common = np.result_type(*([d for d in dtypes if d.kind == "f"] or dtypes))
     if common.kind != "f" and (op.floating or any(x.__class__ is float for x in inputs)):
         common = DEFAULT_DTYPE
-    if not op.promotes and (common.kind != "f" or dtype.kind == "f"):
-        return None
-    wrong = {id(t) for t in considered if t.dtype != common}
-    if not wrong:
-        return None
+    wrong = {id(x) for x in values if x.dtype != common}
     cast = TABLE["astype"]
-    return tuple(apply(cast, (x,), {"dtype": common}) if id(x) in wrong else x for x in inputs)
+    return tuple(apply(cast, (x,), {"dtype": common}) if id(x) in wrong else x for x in inputs) if wrong else None
 
 
 def _named(op: Op, inputs: tuple) -> list[tuple[Any, str]]:

@@ -39,16 +39,17 @@ class Walk:
     ) -> None:
         self.keep = retain_graph or create_graph
         self.create_graph = create_graph
-        self._partial = partial
         self._heap: list[int] = []
         # seq -> [node, cotangent, whether the cotangent's memory belongs to this walk]. For a node with
         # several outputs the cotangent is a list, None where an output has none (yet).
         self._pending: dict[int, list] = {}
         self.found: dict[tuple[Node, int], Any] = {}
         self._wanted: set[Node] | None = None
+        self._ends: set[Node] = set()  # where a partial walk stops
         self._on_path: set[Node] | None = None
         if wanted is not None:
             self._wanted = {t.node for t in wanted if t.node is not None}
+            self._ends = self._wanted if partial else set()
             self._on_path = _on_path([t.node for t, _ in roots if t.node is not None], self._wanted)
         for root, upstream in roots:
             if root.node is not None:
@@ -67,7 +68,7 @@ class Walk:
                 self._accumulate(node, g)
             return node
         on_path = self._on_path
-        if on_path is not None and (node not in on_path or (self._partial and node in self._wanted)):
+        if on_path is not None and (node not in on_path or node in self._ends):
             return node
 
         inputs, out = node.inputs, node.out
@@ -80,7 +81,7 @@ class Walk:
             _refuse_overwritten(node)
         pending, heap = self._pending, self._heap
         params, watching = node.params, mode.watching
-        expected: type
+        expected: Any
         if self.create_graph:
             F: Any = TENSOR_OPS
             expected = Tensor
@@ -89,10 +90,8 @@ class Walk:
             F = node.backend.F
             expected = node.backend.array_type
 
-        if op.joint is not None:
-            gradients = self._joint(node, F, g, out, inputs)
-        else:
-            gradients = None
+        gradients = None if op.joint is None else self._joint(node, F, g, out, inputs)
+        gradient: Any
         for number, parent in enumerate(node.parents):
             if parent is None or (on_path is not None and parent not in on_path):
                 continue
@@ -104,10 +103,7 @@ class Walk:
                 vjp = op.vjps[number]
                 if vjp is None:
                     continue
-                if params:
-                    gradient = vjp(F, g, out, *inputs, **params)
-                else:
-                    gradient = vjp(F, g, out, *inputs)
+                gradient = vjp(F, g, out, *inputs, **params) if params else vjp(F, g, out, *inputs)
             if watching:
                 annotate.after_vjp(node, number, g, gradient, inputs)
             if (
@@ -276,7 +272,7 @@ def _as_tensors(node: Node) -> tuple[list, Any]:
     """What a node saved, as tensors that are connected to the graph again."""
     backend = node.backend
     used = node.outputs_used or (0,) * len(node.parents)
-    inputs = [
+    inputs: list[Any] = [
         # For an op between backends an input lives elsewhere, but such an op saves no values.
         Tensor(saved, parent, output, backend) if isinstance(saved, backend.array_type) else saved
         for saved, parent, output in zip(node.inputs, node.parents, used, strict=False)
@@ -410,7 +406,9 @@ def _upstream(root: Tensor, gradient: Any) -> Tensor:
         raise BackendError(f"the upstream gradient lives in {gradient.backend}, the output in {root.backend}")
     if gradient.shape != root.shape:
         raise ShapeError(f"upstream gradient of shape {gradient.shape} for an output of {root.shape}")
-    return gradient if gradient.dtype == root.dtype else apply(TABLE["astype"], (gradient,), {"dtype": root.dtype})
+    if gradient.dtype == root.dtype:
+        return gradient
+    return apply(TABLE["astype"], (gradient,), {"dtype": root.dtype})
 
 
 class HookHandle:

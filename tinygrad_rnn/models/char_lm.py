@@ -51,7 +51,7 @@ class CharLM(Module):
         self.vocab_size, self.kind, self.dropout = vocab_size, kind, dropout
         self.tie_weights = tie_weights
         self.embedding = Embedding(vocab_size, embedding_size)
-        self.rnn = KINDS[kind](embedding_size, hidden_size, num_layers, dropout=dropout)
+        self.rnn: Any = KINDS[kind](embedding_size, hidden_size, num_layers, dropout=dropout)
         self.output = Linear(hidden_size, vocab_size)
         if tie_weights:
             self.output.weight = self.embedding.weight
@@ -94,7 +94,7 @@ def detach_state(state: Any) -> Any:
     return tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
 
 
-def _open_forget_gates(lstm: LSTM) -> None:
+def _open_forget_gates(lstm: Any) -> None:
     """Start with the forget gates open (bias 1), so that the cells remember (Jozefowicz et al., 2015)."""
     H = lstm.hidden_size
     with no_grad():

@@ -36,7 +36,7 @@ class _Cell(Module):
         self.bias_ih = uniform(bound, rows) if bias else None
         self.bias_hh = uniform(bound, rows) if bias else None
 
-    def _weights(self) -> tuple:
+    def _weights(self) -> tuple[Any, Any, Any, Any]:
         return self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
 
     def _describe(self) -> str:
@@ -56,7 +56,7 @@ class RNNCell(_Cell):
 
     def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
         h = _zero_state(x, x.shape[0], self.hidden_size) if h is None else h
-        return equations.rnn_cell(TENSOR_OPS, x, h, *self._weights(), self.nonlinearity)
+        return equations.rnn_cell(TENSOR_OPS, x, h, *self._weights(), nonlinearity=self.nonlinearity)
 
 
 class LSTMCell(_Cell):

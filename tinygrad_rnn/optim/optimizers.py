@@ -42,11 +42,11 @@ class Optimizer:
         self.steps += 1
         for p, state in zip(self.params, self.state, strict=True):
             if p.grad is not None:
-                self._update(p.backend.xp, p.array, p.grad.array, **state)
+                self._update(p.backend.xp, p.array, p.grad.array, state)
                 writes.note(p.array)
 
-    def _update(self, xp: Any, w: Any, g: Any, **state: Any) -> None:
-        """Change w by its gradient g, both of one shape."""
+    def _update(self, xp: Any, w: Any, g: Any, state: dict[str, Any]) -> None:
+        """Change w by its gradient g, both of one shape; `state` has an array for each of `slots`."""
         raise NotImplementedError
 
 
@@ -60,10 +60,11 @@ class SGD(Optimizer):
         self.slots = ("velocity",) if momentum else ()
         super().__init__(params, lr)
 
-    def _update(self, xp: Any, w: Any, g: Any, velocity: Any = None) -> None:
+    def _update(self, xp: Any, w: Any, g: Any, state: dict[str, Any]) -> None:
         if self.weight_decay:
             g = g + self.weight_decay * w
-        if velocity is not None:
+        if self.momentum:
+            velocity = state["velocity"]
             velocity *= self.momentum
             velocity += g
             g = velocity
@@ -88,7 +89,8 @@ class Adam(Optimizer):
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         super().__init__(params, lr)
 
-    def _update(self, xp: Any, w: Any, g: Any, mean: Any, square: Any) -> None:
+    def _update(self, xp: Any, w: Any, g: Any, state: dict[str, Any]) -> None:
+        mean, square = state["mean"], state["square"]
         beta1, beta2 = self.betas
         if self.weight_decay and self.decoupled:
             w *= 1 - self.lr * self.weight_decay
@@ -126,7 +128,8 @@ class Adagrad(Optimizer):
         self.eps = eps
         super().__init__(params, lr)
 
-    def _update(self, xp: Any, w: Any, g: Any, square: Any) -> None:
+    def _update(self, xp: Any, w: Any, g: Any, state: dict[str, Any]) -> None:
+        square = state["square"]
         square += g * g
         w -= self.lr * g / (xp.sqrt(square) + self.eps)
 
@@ -142,7 +145,8 @@ class RMSprop(Optimizer):
         self.alpha, self.eps = alpha, eps
         super().__init__(params, lr)
 
-    def _update(self, xp: Any, w: Any, g: Any, square: Any) -> None:
+    def _update(self, xp: Any, w: Any, g: Any, state: dict[str, Any]) -> None:
+        square = state["square"]
         square += (1 - self.alpha) * (g * g - square)
         w -= self.lr * g / (xp.sqrt(square) + self.eps)
 

@@ -92,6 +92,7 @@ def concatenate(xp: Any, *tensors: Any, axis: int | None = 0) -> Any:
 
 
 def _stack_vjp(F: Any, g: Any, out: Any, *inputs: Any, needs: tuple[bool, ...], axis: int) -> tuple:
+    """Each input's own slice of the upstream gradient."""
     before = (slice(None),) * (axis % len(g.shape))
     return tuple(g[(*before, i)] if need else None for i, need in enumerate(needs))
 
@@ -145,20 +146,22 @@ def split(xp: Any, x: Any, indices_or_sections: Any, axis: int = 0) -> Any:
 
 
 def _widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
-    """NumPy's forms of pad_width (n, (before, after), ((b, a), ...)) as one pair an axis."""
+    """NumPy's forms of pad_width (n, (before, after), ((before, after), ...)) as one pair an axis."""
     if isinstance(pad_width, int):
         return [(pad_width, pad_width)] * ndim
-    pairs = [tuple(p) if not isinstance(p, int) else p for p in pad_width]
-    if len(pairs) == 2 and all(isinstance(p, int) for p in pairs):
-        return [(pairs[0], pairs[1])] * ndim
-    if len(pairs) == 1 and isinstance(pairs[0], tuple):
-        return [pairs[0]] * ndim  # type: ignore[list-item]
+    if all(isinstance(p, int) for p in pad_width) and len(pad_width) == 2:
+        before, after = pad_width
+        return [(before, after)] * ndim
+    pairs = [(int(before), int(after)) for before, after in pad_width]
+    if len(pairs) == 1:
+        return pairs * ndim
     if len(pairs) != ndim:
         raise ShapeError(f"pad: {len(pairs)} pairs of widths for a tensor of {ndim} dimensions")
-    return pairs  # type: ignore[return-value]
+    return pairs
 
 
 def _pad_vjp(F: Any, g: Any, out: Any, x: Any, pad_width: Any, constant_values: float) -> Any:
+    """The part of g where x was."""
     widths = _widths(pad_width, len(x.shape))
     return g[tuple(slice(b, b + n) for (b, _), n in zip(widths, x.shape, strict=True))]
 

@@ -100,7 +100,7 @@ def rnn_backward(
         else:
             da[t] = dh * (h > 0)
         xp.matmul(da[t], w_hh, out=dh)
-    need_x, need_h0, *rest = needs
+    need_x, _, *rest = needs
     dx, *weights = _parameter_gradients(
         xp, da, da, x, _before(xp, h0, outputs), w_ih, (need_x, *rest)
     )
