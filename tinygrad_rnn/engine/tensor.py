@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import BackendError, DtypeError, GraphError, ShapeError
+from ..errors import BackendError, DtypeError, GraphError, ShapeError, TinygradError
 from . import annotate
 from .backend import Backend, get_backend
 from .node import Node, Shaped, mode, writes
@@ -648,7 +648,7 @@ def _mixed_backends(op: Op, inputs: tuple) -> BackendError:
 
 def _explained(op: Op, inputs: tuple, params: dict, error: Exception) -> Exception:
     """An array library's complaint with the op and the shapes that it was about."""
-    if isinstance(error, (ShapeError, DtypeError, BackendError, GraphError, MemoryError)):
+    if isinstance(error, (TinygradError, MemoryError)):
         return error
     shown = "".join(f", {k}={v!r}" for k, v in params.items() if not hasattr(v, "shape"))
     kind = DtypeError if isinstance(error, TypeError) else ShapeError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from ..engine.node import writes
 from ..engine.tensor import Tensor
 
 
@@ -24,4 +25,5 @@ def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
         for g in gradients:
             array = g.array
             array *= max_norm / norm
+            writes.note(array)
     return norm

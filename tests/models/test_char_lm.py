@@ -1,0 +1,179 @@
+"""CharLM: its shapes, its loss, its options, and the file it is kept in."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+import tinygrad_rnn as tg
+from tinygrad_rnn.errors import CheckpointError, DataError, UsageError
+from tinygrad_rnn.models import CharLM, detach_state, find_checkpoint, load, save
+from tinygrad_rnn.text.vocabulary import Vocabulary
+
+kinds = pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+WORDS = Vocabulary.of("abcdefg")
+
+
+def tiny(kind="lstm", **options):
+    return CharLM(7, kind, embedding_size=4, hidden_size=5, num_layers=2, **options)
+
+
+def symbols(T=6, B=3):
+    return np.random.default_rng(0).integers(0, 7, (T, B))
+
+
+@kinds
+def test_shapes_and_the_state_carried_on(kind):
+    model, x = tiny(kind), symbols()
+    logits, state = model(x)
+    assert logits.shape == (6, 3, 7)
+    for s in state if kind == "lstm" else (state,):
+        assert s.shape == (2, 3, 5)
+    first, state = model(x[:2])
+    second, _ = model(x[2:], detach_state(state))
+    np.testing.assert_allclose(
+        np.concatenate([first.numpy(), second.numpy()]), logits.numpy(), rtol=1e-4, atol=1e-6
+    )
+
+
+@kinds
+def test_loss_is_the_cross_entropy_of_the_logits(kind):
+    model, x = tiny(kind), symbols(7)
+    loss, _ = model.loss(x[:-1], x[1:])
+    with tg.no_grad():
+        logits, _ = model(x[:-1])
+    p = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(-1, keepdims=True)
+    picked = np.take_along_axis(p, x[1:, :, None], -1)
+    assert loss.item() == pytest.approx(-np.log(picked).mean(), rel=1e-5)
+    assert loss.item() == pytest.approx(math.log(7), rel=0.25), "untrained, it knows nothing"
+
+
+@kinds
+def test_every_parameter_gets_a_gradient(kind):
+    model, x = tiny(kind), symbols(7)
+    model.loss(x[:-1], x[1:])[0].backward()
+    for name, p in model.named_parameters():
+        assert p.grad is not None and np.abs(p.grad.numpy()).max() > 0, name
+
+
+def test_a_few_steps_learn_a_text_by_heart():
+    tg.manual_seed(0)
+    model = tiny(dropout=0.0)
+    x = np.array([[0, 1, 2, 3, 4, 5, 6] * 2]).T
+    optimizer = tg.optim.Adam(model.parameters(), lr=0.03)
+    for _ in range(150):
+        model.zero_grad()
+        loss, _ = model.loss(x[:-1], x[1:])
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.05
+
+
+def test_tied_weights_are_one_table():
+    with pytest.raises(UsageError, match="embedding_size is 4, hidden_size 5"):
+        tiny(tie_weights=True)
+    model = CharLM(7, embedding_size=5, hidden_size=5, tie_weights=True)
+    assert model.output.weight is model.embedding.weight
+    assert "output.weight" not in model.state_dict()
+
+
+def test_dropout_only_in_training():
+    model, x = tiny(dropout=0.5), symbols()
+    assert (model(x)[0].numpy() != model(x)[0].numpy()).any()
+    model.eval()
+    np.testing.assert_array_equal(model(x)[0].numpy(), model(x)[0].numpy())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "transformer"}, "'transformer'; there are lstm, gru, rnn"),
+        ({"hidden_size": 0}, "hidden_size must be at least 1, not 0"),
+        ({"dropout": 1.0}, "below 1, not 1.0"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(UsageError, match=message):
+        CharLM(7, **options)
+
+
+def test_a_symbol_outside_the_vocabulary_is_named():
+    with pytest.raises(DataError, match="symbol 7 is outside the table of 7"):
+        tiny()(np.array([[7]]))
+    with pytest.raises(DataError, match="target 9 is outside the 7 classes"):
+        tiny().loss(np.array([[0]]), np.array([[9]]))
+
+
+@kinds
+def test_save_and_load_give_the_same_model(kind, tmp_path):
+    model = tiny(kind, dropout=0.1)
+    save(tmp_path / "m.safetensors", model, WORDS, {"step": 3})
+    loaded = load(tmp_path / "m.safetensors")
+    assert loaded.model.config() == model.config() and loaded.meta == {"step": 3}
+    assert loaded.vocabulary.decode([0, 6]) == "ag"
+    np.testing.assert_array_equal(loaded.model(symbols())[0].numpy(), model.eval()(symbols())[0].numpy())
+    assert list(tmp_path.iterdir()) == [tmp_path / "m.safetensors"], "no temporary file is left"
+
+
+def test_saving_over_a_file_that_cannot_be_replaced_keeps_it(tmp_path, monkeypatch):
+    path = tmp_path / "m.safetensors"
+    save(path, tiny(), WORDS, {"step": 1})
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save(path, tiny(), WORDS, {"step": 2})
+    monkeypatch.undo()
+    assert load(path).meta == {"step": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_that_are_no_checkpoints(tmp_path):
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(b"not a checkpoint at all")
+    with pytest.raises(CheckpointError, match="not a checkpoint, or is damaged"):
+        load(path)
+    save_file({"a": np.ones(1)}, path)
+    with pytest.raises(CheckpointError, match="not one of this program"):
+        load(path)
+    header = {"format": 99, "model": {}, "vocabulary": {}, "meta": {}}
+    save_file({"a": np.ones(1)}, path, {"tinygrad_rnn": json.dumps(header)})
+    with pytest.raises(CheckpointError, match="has format 99; this version reads format 1"):
+        load(path)
+    save(path, tiny(), WORDS, {})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load(path)
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="a folder without a checkpoint"):
+        load(tmp_path / "empty")
+
+
+def test_a_checkpoint_of_another_shape_shows_the_shapes(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    path = tmp_path / "m.safetensors"
+    save(path, tiny(), WORDS, {})
+    arrays = load_file(path)
+    arrays["output.bias"] = np.zeros(3, np.float32)
+    header = {"format": 1, "model": tiny().config(), "vocabulary": WORDS.to_json(), "meta": {}}
+    save_file(arrays, path, {"tinygrad_rnn": json.dumps(header)})
+    with pytest.raises(CheckpointError, match=r"output.bias has shape \(3,\) instead of \(7,\)"):
+        load(path)
+
+
+def test_of_a_run_the_best_or_the_last(tmp_path):
+    for name in ("checkpoints/step-00000002", "checkpoints/step-00000010", "best"):
+        save(tmp_path / f"{name}.safetensors", tiny(), WORDS, {})
+    assert find_checkpoint(tmp_path).name == "best.safetensors"
+    assert find_checkpoint(tmp_path, "last").name == "step-00000010.safetensors"
+    (tmp_path / "best.safetensors").unlink()
+    assert find_checkpoint(tmp_path).name == "step-00000010.safetensors"
