@@ -39,6 +39,7 @@ class Walk:
     ) -> None:
         self.keep = retain_graph or create_graph
         self.create_graph = create_graph
+        self._watching = mode.watching
         self._heap: list[int] = []
         # seq -> [node, cotangent, whether the cotangent's memory belongs to this walk]. For a node with
         # several outputs the cotangent is a list, None where an output has none (yet).
@@ -80,7 +81,7 @@ class Walk:
         if writes.last > node.seq:
             _refuse_overwritten(node)
         pending, heap = self._pending, self._heap
-        params, watching = node.params, mode.watching
+        params, vjps, watching = node.params, op.vjps, self._watching
         expected: Any
         if self.create_graph:
             F: Any = TENSOR_OPS
@@ -100,7 +101,7 @@ class Walk:
                 if gradient is None:
                     continue
             else:
-                vjp = op.vjps[number]
+                vjp = vjps[number]
                 if vjp is None:
                     continue
                 gradient = vjp(F, g, out, *inputs, **params) if params else vjp(F, g, out, *inputs)

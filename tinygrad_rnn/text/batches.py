@@ -32,9 +32,7 @@ class Windows(Sequence[Window]):
     needs two symbols only: for scoring a text rather than training on it.
     """
 
-    def __init__(
-        self, symbols: np.ndarray, batch_size: int, seq_length: int, partial: bool = False
-    ) -> None:
+    def __init__(self, symbols: np.ndarray, batch_size: int, seq_length: int, partial: bool = False) -> None:
         targets = len(symbols) - 1
         needed = 1 if partial else seq_length
         if targets < needed:

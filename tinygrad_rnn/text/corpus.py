@@ -1,4 +1,4 @@
-"""A corpus: a text as an array of symbols, with its vocabulary, cut into a part to train on and a held-out tail.
+"""A corpus: a text as an array of symbols, with its vocabulary; a part to train on and a held-out tail.
 
 Byte-order marks and carriage returns are kept as they are: they are symbols like any other. The
 vocabulary is that of the whole text, so that the held-out part can be scored; nothing else of that part
