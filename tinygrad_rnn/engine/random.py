@@ -21,7 +21,7 @@ class _State(threading.local):
         self.seed = 0
         self.step = 0
         self.draws = 0
-        self.generator = np.random.Generator(np.random.PCG64(0))
+        self.generator: np.random.Generator | None = None  # numpy.random loads when first needed
 
 
 _state = _State()
@@ -31,11 +31,13 @@ def manual_seed(seed: int) -> None:
     """Start all randomness anew from `seed`: rand, randn, initial weights and dropout masks."""
     _state.seed = int(seed)
     _state.step = _state.draws = 0
-    _state.generator = np.random.Generator(np.random.PCG64(_state.seed))
+    _state.generator = None
 
 
 def generator() -> np.random.Generator:
     """The host generator behind rand, randn and initial weights."""
+    if _state.generator is None:
+        _state.generator = np.random.Generator(np.random.PCG64(_state.seed))
     return _state.generator
 
 

@@ -224,7 +224,7 @@ def clip(xp: Any, x: Any, a_min: float | None = None, a_max: float | None = None
     """x limited to a_min..a_max (numbers; None for no limit). At a limit the gradient still passes."""
     if a_min is not None and a_max is not None and a_min > a_max:
         raise ShapeError(f"clip: a_min {a_min} is larger than a_max {a_max}")
-    return xp.clip(x, a_min, a_max)
+    return x if a_min is None and a_max is None else xp.clip(x, a_min, a_max)
 
 
 @op(

@@ -17,7 +17,7 @@ def _reduced(values: Any, reduction: str, count: Any = None) -> Any:
     if reduction == "sum":
         return values.sum()
     if reduction == "mean":
-        return values.sum() / (values.size if count is None else count)
+        return values.sum() / (max(values.size, 1) if count is None else count)
     raise ShapeError(f"reduction is 'mean', 'sum' or 'none', not {reduction!r}")
 
 

@@ -19,7 +19,7 @@ def _axes(axis: Axis, ndim: int) -> tuple[int, ...]:
     """The reduced axes as non-negative numbers."""
     if axis is None:
         return tuple(range(ndim))
-    return tuple(a % ndim if ndim else 0 for a in (axis if isinstance(axis, tuple) else (axis,)))
+    return tuple(a % ndim for a in (axis if isinstance(axis, tuple) else (axis,))) if ndim else ()
 
 
 def _kept(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
@@ -30,7 +30,7 @@ def _kept(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
 
 def _count(shape: tuple[int, ...], axis: Axis) -> int:
     """How many elements go into each result."""
-    return math.prod(shape[a] for a in _axes(axis, len(shape)) if shape)
+    return math.prod(shape[a] for a in _axes(axis, len(shape)))
 
 
 def _spread(F: Any, g: Any, x: Any, axis: Axis) -> Any:
@@ -156,6 +156,8 @@ def logsumexp(xp: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any
 )
 def softmax(xp: Any, x: Any, axis: int = -1) -> Any:
     """exp(x) / sum(exp(x)) along an axis."""
+    if not x.size:
+        return x.copy()
     e = xp.exp(x - x.max(axis=axis, keepdims=True))
     return e / e.sum(axis=axis, keepdims=True)
 
@@ -167,6 +169,8 @@ def softmax(xp: Any, x: Any, axis: int = -1) -> Any:
 )
 def log_softmax(xp: Any, x: Any, axis: int = -1) -> Any:
     """log(softmax(x)) along an axis."""
+    if not x.size:
+        return x.copy()
     shifted = x - x.max(axis=axis, keepdims=True)
     return shifted - xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True))
 
@@ -176,9 +180,8 @@ def log_softmax(xp: Any, x: Any, axis: int = -1) -> Any:
 
 def _cumsum_vjp(F: Any, g: Any, out: Any, x: Any, axis: int | None) -> Any:
     """The running sum from the other end."""
-    if axis is None:
-        return F.reshape(F.flip(F.cumsum(F.flip(g, axis=0), axis=0), axis=0), x.shape)
-    return F.flip(F.cumsum(F.flip(g, axis=axis), axis=axis), axis=axis)
+    axis = 0 if axis is None else axis
+    return F.reshape(F.flip(F.cumsum(F.flip(g, axis=axis), axis=axis), axis=axis), x.shape)
 
 
 @op(_cumsum_vjp, shapes="x")
