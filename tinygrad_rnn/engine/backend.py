@@ -147,6 +147,14 @@ def get_backend(name: str | Backend | None = None) -> Backend:
     return _backends[name]
 
 
+def library_of(array: Any) -> Backend | None:
+    """The backend whose raw array this is; None for anything else (numbers, lists, tensors)."""
+    for backend in _backends.values():
+        if isinstance(array, backend.array_type):
+            return backend
+    return NUMPY if isinstance(array, np.generic) else None
+
+
 class use_backend:  # noqa: N801 - used like a function
     """Make a backend the default for new tensors, from here on or for a `with` block.
 

@@ -6,6 +6,7 @@ Shapes are given as sizes, `zeros(2, 3)`, or as a sequence, `zeros((2, 3))`. All
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,14 @@ from .tensor import DEFAULT_DTYPE, Tensor, tensor
 
 
 def _sizes(shape: tuple) -> tuple[int, ...]:
-    sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-    if any(int(size) < 0 for size in sizes):
-        raise ShapeError(f"a shape has no negative sizes: {tuple(sizes)}")
-    return tuple(int(size) for size in sizes)
+    given = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+    try:
+        sizes = tuple(operator.index(size) for size in given)
+    except TypeError:
+        raise ShapeError(f"the sizes of a shape are integers: {tuple(given)}") from None
+    if any(size < 0 for size in sizes):
+        raise ShapeError(f"a shape has no negative sizes: {sizes}")
+    return sizes
 
 
 def _make(host: np.ndarray, requires_grad: bool, backend: str | Backend | None) -> Tensor:

@@ -37,24 +37,41 @@ def gradcheck(
     Returns True, or raises GradcheckError naming the worst element; DtypeError for inputs not in float64.
     """
     points = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    names = [f"input {i}" for i in range(len(points))]
+    _check_order(fn, points, names, None, eps, rtol, atol, order)
+    return True
+
+
+def _check_order(
+    fn: Callable,
+    points: list[Tensor],
+    names: list[str],
+    results: list[str] | None,
+    eps: float,
+    rtol: float,
+    atol: float,
+    order: int,
+) -> None:
+    """Check fn, then its gradient. `names` and `results` say in messages what the inputs and outputs are."""
     checked = [i for i, x in enumerate(points) if x.requires_grad]
     if not checked:
         raise GradcheckError("gradcheck: no input requires a gradient, so there is nothing to check")
     for i in checked:
         if points[i].dtype != np.float64:
             raise DtypeError(
-                f"gradcheck needs float64: input {i} is {points[i].dtype}, in which differences over "
+                f"gradcheck needs float64: {names[i]} is {points[i].dtype}, in which differences over "
                 f"{eps} are mostly rounding error"
             )
     leaves = [
         tensor(x.numpy(), requires_grad=x.requires_grad, backend=x.backend) if x.dtype.kind == "f" else x
         for x in points
     ]
-    for number in range(len(_outputs(fn, leaves))):
-        _check_output(fn, leaves, checked, number, eps, rtol, atol)
+    results = results or [f"output {number}" for number in range(len(_outputs(fn, leaves)))]
+    for number, result in enumerate(results):
+        titles = [f"{result}, {name}" for name in names]
+        _check_output(fn, leaves, checked, number, titles, eps, rtol, atol)
     if order > 1:
-        _check_next_order(fn, leaves, checked, eps, rtol, atol, order)
-    return True
+        _check_next_order(fn, leaves, checked, names, results, eps, rtol, atol, order)
 
 
 def _outputs(fn: Callable, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -67,6 +84,7 @@ def _check_output(
     leaves: list[Tensor],
     checked: list[int],
     number: int,
+    titles: list[str],
     eps: float,
     rtol: float,
     atol: float,
@@ -92,7 +110,7 @@ def _check_output(
             if gradient is not None:
                 jacobian[row] = gradient.numpy().reshape(-1)
     for i, jacobian in zip(checked, analytic, strict=True):
-        _compare(fn, leaves, i, number, here, jacobian, eps, rtol, atol)
+        _compare(fn, leaves, i, number, titles[i], here, jacobian, eps, rtol, atol)
 
 
 def _compare(
@@ -100,6 +118,7 @@ def _compare(
     leaves: list[Tensor],
     i: int,
     number: int,
+    title: str,
     here: np.ndarray,
     analytic: np.ndarray,
     eps: float,
@@ -128,16 +147,15 @@ def _compare(
         np.maximum(np.abs(analytic - numeric) - tolerance, 0),
     )
     error[~np.isfinite(analytic) | ~np.isfinite(numeric)] = np.inf
-    name = f"output {number}, input {i}"
     if kink.any():
         column = int(np.argwhere(kink)[0][1])
         index = tuple(int(k) for k in np.unravel_index(column, host.shape))
         warnings.warn(
-            f"{name}: a kink lies within {eps} of the value at index {index} ({host[index]}), slopes "
+            f"{title}: a kink lies within {eps} of the value at index {index} ({host[index]}), slopes "
             f"{left[:, column][kink[:, column]][0]:.6g} and {right[:, column][kink[:, column]][0]:.6g}; "
             "checked only that the gradient lies between them",
             KinkWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
     if error.any():
         # The worst is the one furthest beyond what is allowed, in units of what is allowed.
@@ -148,7 +166,7 @@ def _compare(
         index = tuple(int(k) for k in np.unravel_index(column, host.shape))
         result = tuple(int(k) for k in np.unravel_index(row, here.shape))
         raise GradcheckError(
-            f"{name}: d out{list(result)} / d in{list(index)} is {a:.10g} by the VJP and {n:.10g} "
+            f"{title}: d out{list(result)} / d in{list(index)} is {a:.10g} by the VJP and {n:.10g} "
             f"numerically, relative error {relative:.3g} ({int((error > 0).sum())} of {error.size} "
             "elements are wrong)"
         )
@@ -158,23 +176,25 @@ def _check_next_order(
     fn: Callable,
     leaves: list[Tensor],
     checked: list[int],
+    names: list[str],
+    results: list[str],
     eps: float,
     rtol: float,
     atol: float,
     order: int,
 ) -> None:
-    """Check the gradient as a function of its own. Upstream gradients are fixed, arbitrary numbers."""
+    """Check the gradient as a function of the inputs and of the upstream gradients (arbitrary numbers)."""
     rng = np.random.default_rng(0)
     with no_grad():
-        upstream = [
-            tensor(rng.uniform(0.5, 1.5, o.shape), dtype=o.dtype, backend=o.backend)
-            for o in _outputs(fn, leaves)
-        ]
+        outs = _outputs(fn, leaves)
+    upstream = [
+        tensor(rng.uniform(0.5, 1.5, o.shape), o.dtype, o.dtype == np.float64, o.backend) for o in outs
+    ]
+    count = len(leaves)
 
     def gradient(*args: Tensor) -> tuple[Tensor, ...]:
-        pairs = [
-            (o, u) for o, u in zip(_outputs(fn, args), upstream, strict=True) if o.requires_grad
-        ]
+        outs = zip(_outputs(fn, args[:count]), args[count:], strict=True)
+        pairs = [(o, u) for o, u in outs if o.requires_grad]
         found = grad(
             [o for o, _ in pairs],
             [args[i] for i in checked],
@@ -182,7 +202,8 @@ def _check_next_order(
             create_graph=True,
             allow_unused=True,
         )
-        return tuple(f for f in found if f is not None)
+        return tuple(args[i] * 0 if f is None else f for i, f in zip(checked, found, strict=True))
 
-    if _outputs(gradient, leaves):
-        gradcheck(gradient, leaves, eps, rtol, atol, order - 1)
+    gradients = [f"gradient for {names[i]}" for i in checked]
+    names = [*names, *(f"upstream gradient of {result}" for result in results)]
+    _check_order(gradient, [*leaves, *upstream], names, gradients, eps, rtol, atol, order - 1)

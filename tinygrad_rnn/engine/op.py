@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
-from ..errors import TinygradError
+from ..errors import ShapeError, TinygradError
 
 if TYPE_CHECKING:
     from .backend import Backend
@@ -51,6 +51,7 @@ class Op:
     promotes    inputs of different dtypes are cast to the common one by the engine, as nodes of the graph
     floating    integer inputs are cast to the default float first
     needs_backend  forward wants the Backend instead of its array namespace
+    moves       the result lives in another backend, the one given as `target`
     has_residuals  forward takes `keep=` and gives `(result, residuals)`: what only its own VJP reads,
                 handed to it as `residuals=`
     reference   `reference(F, *inputs, **params)`: the same function in ordinary ops; what higher
@@ -71,6 +72,7 @@ class Op:
     promotes: bool = False
     floating: bool = False
     needs_backend: bool = False
+    moves: bool = False
     has_residuals: bool = False
     reference: Callable | None = None
     numpy: str | None = None
@@ -172,7 +174,8 @@ class ArrayOps:
                 return forward(*inputs[0], **params)
         else:
             function = forward
-        setattr(self, name, function)
+        if op.source == "built-in":  # another may be replaced
+            setattr(self, name, function)
         return function
 
 
@@ -180,8 +183,10 @@ class TensorOps:
     """`F` under create_graph: every op as a recorded function of tensors."""
 
     def __getattr__(self, name: str) -> Callable:
-        function = public_function(_look_up(name))
-        setattr(self, name, function)
+        op = _look_up(name)
+        function = public_function(op)
+        if op.source == "built-in":  # another may be replaced
+            setattr(self, name, function)
         return function
 
 
@@ -209,7 +214,6 @@ def add_to_table(op: Op) -> Op:
     if unknown:
         raise TinygradError(f"op {op.name!r} saves {sorted(unknown)}, which are not inputs of it")
     TABLE[op.name] = op
-    TENSOR_OPS.__dict__.pop(op.name, None)  # the function of an op that this one replaces
     return op
 
 
@@ -268,6 +272,7 @@ def ufunc(
     One line an op: name, a VJP for each argument, what they read.
     """
     library = library or name
+    several = len(arguments.split()) > 1
     record = Op(
         name=name,
         forward=library,
@@ -277,7 +282,7 @@ def ufunc(
         saves=tuple(saves.split()),
         numpy=library,
         doc=doc,
-        **{"broadcasts": True, "promotes": len(arguments.split()) > 1, **traits},
+        **{"broadcasts": several, "promotes": several, **traits},
     )
     return public_function(add_to_table(record))
 
@@ -295,6 +300,8 @@ def public_function(record: Op) -> Callable[..., Any]:
                 raise TypeError(
                     f"{record.name}() takes a sequence of tensors first, not {type(sequence).__name__}"
                 )
+            if not sequence:
+                raise ShapeError(f"{record.name}() of no tensors at all")
             return apply(record, tuple(sequence), _parameters(record, args, kwargs))
 
         function = variadic

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from ..errors import UsageError
+
 Key = tuple[int, int, int]
 
 
@@ -28,7 +30,9 @@ _state = _State()
 
 
 def manual_seed(seed: int) -> None:
-    """Start all randomness anew from `seed`: rand, randn, initial weights and dropout masks."""
+    """Start all randomness anew from `seed`, 0 to 2**64 - 1: rand, randn, initial weights, dropout masks."""
+    if not 0 <= seed < 2**64:
+        raise UsageError(f"a seed is an integer from 0 to 2**64 - 1, not {seed}")
     _state.seed = int(seed)
     _state.step = _state.draws = 0
     _state.generator = None

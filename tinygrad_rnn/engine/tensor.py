@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import BackendError, DtypeError, GraphError, ShapeError, TinygradError
 from . import annotate
-from .backend import Backend, get_backend
+from .backend import Backend, get_backend, library_of
 from .node import Node, Shaped, mode, writes
 from .op import TABLE, Op
 
@@ -225,7 +225,12 @@ class Tensor:
                 "the value written requires a gradient, which writing in place would lose; "
                 "build the result with tg.where, tg.concatenate or tg.stack instead"
             )
-        self.array[raw_index(self, index)] = array
+        place = raw_index(self, index)
+        try:
+            self.array[place] = array
+        except (ValueError, IndexError, TypeError, OverflowError) as error:
+            kind = ShapeError if isinstance(error, (ValueError, IndexError)) else DtypeError
+            raise kind(f"writing into a {self.dtype} tensor of shape {self.shape}: {error}") from error
         writes.note(self.array)
 
     def _refuse_write(self, what: str) -> None:
@@ -388,44 +393,38 @@ def tensor(
 ) -> Tensor:
     """A new leaf holding a copy of `data`: a number, nested lists, an array, or another tensor.
 
-    Python floats become float32, integers int64; arrays keep their dtype. Without `backend`, a raw
-    array stays in its library and everything else goes to the default one.
+    Python floats become float32, integers int64; arrays keep their dtype. Unless `backend` says otherwise,
+    tensors and CuPy arrays stay where they are, and everything else goes to the default backend.
     """
-    if isinstance(data, Tensor):
-        chosen = data.backend if backend is None else get_backend(backend)
-        data = data.array if chosen is data.backend else data.numpy()
+    raw = data.array if isinstance(data, Tensor) else data
+    library = library_of(raw)
+    stays = isinstance(data, Tensor) or (library is not None and library.name != "numpy")
+    target = library if stays and library is not None and backend is None else get_backend(backend)
+    if library is target and not isinstance(raw, np.generic):
+        array = raw.copy()
     else:
-        chosen = get_backend(backend)
-        if backend is None and not isinstance(data, chosen.array_type):
-            chosen = get_backend("numpy") if isinstance(data, np.ndarray) else chosen
-    array: Any
-    if isinstance(data, chosen.array_type) and not isinstance(data, np.ndarray):
-        array = data.copy()  # type: ignore[attr-defined]
-    else:
-        if hasattr(data, "get") and hasattr(data, "device"):  # a CuPy array asked into NumPy
-            data = data.get()
-        host = _host_array(data)
-        array = chosen.from_host(host if dtype is None else host.astype(dtype))
-    if dtype is not None and array.dtype != np.dtype(dtype):
+        array = target.from_host(_host_array(raw) if library is None else library.to_host(raw))
+    _check_kind(array.dtype)
+    if dtype is not None:
         array = array.astype(dtype)
-    return Tensor(array, leaf_node(array, chosen) if requires_grad else None, 0, chosen)
+    return Tensor(array, leaf_node(array, target) if requires_grad else None, 0, target)
+
+
+def _check_kind(dtype: Any) -> None:
+    if dtype.kind not in "fiub":
+        raise DtypeError(f"data of type {dtype} makes no tensor; numbers and booleans do")
 
 
 def _host_array(data: Any) -> np.ndarray:
-    if isinstance(data, (np.ndarray, np.generic)):
+    """Numbers and nested lists as a NumPy array."""
+    if isinstance(data, (list, tuple)) and _holds_tensors(data):
+        raise DtypeError("a list of tensors is not data; join them with tg.stack or tg.concatenate")
+    try:
         host = np.asarray(data)
-    else:
-        if isinstance(data, (list, tuple)) and _holds_tensors(data):
-            raise DtypeError("a list of tensors is not data; join them with tg.stack or tg.concatenate")
-        try:
-            host = np.asarray(data)
-        except ValueError as error:
-            raise ShapeError(f"nested lists of unequal length make no tensor ({error})") from None
-        if host.dtype == np.float64 and not _holds_arrays(data):
-            host = host.astype(DEFAULT_DTYPE)
-    if host.dtype.kind not in "fiub":
-        raise DtypeError(f"data of type {host.dtype} makes no tensor; numbers and booleans do")
-    return host
+    except ValueError as error:
+        raise ShapeError(f"nested lists of unequal length make no tensor ({error})") from None
+    _check_kind(host.dtype)
+    return host.astype(DEFAULT_DTYPE) if host.dtype == np.float64 and not _holds_arrays(data) else host
 
 
 def _holds_tensors(data: Any) -> bool:
@@ -494,9 +493,11 @@ def apply(op: Op, inputs: tuple, params: dict[str, Any] = _NO_PARAMS) -> Any:
             out, residuals = backend.forward[op](*arrays, keep=recording, **params)
         elif params:
             out = backend.forward[op](*arrays, **params)
+            if op.moves:
+                backend = params["target"]
         else:
             out = backend.forward[op](*arrays)
-    except (ValueError, IndexError, TypeError, MemoryError) as error:
+    except (ValueError, IndexError, TypeError, OverflowError, MemoryError) as error:
         raise _explained(op, inputs, params, error) from error
 
     if out.__class__ is not backend.array_type:
@@ -588,19 +589,21 @@ def _as_tensors(op: Op, inputs: tuple, numbers: bool = False) -> tuple:
     backend = next((x.backend for x in inputs if isinstance(x, Tensor)), None)
     converted = []
     for x in inputs:
-        plain = x.__class__ is float or x.__class__ is int
-        if x is None or isinstance(x, Tensor) or (plain and not numbers):
+        if x is None or isinstance(x, Tensor) or (x.__class__ in (float, int) and not numbers):
             converted.append(x)
             continue
-        if isinstance(x, np.ndarray) and backend is not None and backend.name != "numpy":
+        library = None if isinstance(x, np.generic) else library_of(x)
+        if backend is not None and library is not None and library is not backend:
             raise BackendError(
-                f"{op.name}: a NumPy array and a tensor in {backend.name} do not mix; "
+                f"{op.name}: a {library.name} array and a tensor in {backend.name} do not mix; "
                 f"use tg.tensor(array, backend={backend.name!r})"
             )
         try:
-            converted.append(tensor(x, backend=None if hasattr(x, "shape") and backend is None else backend))
+            converted.append(tensor(x, backend=backend))
         except DtypeError as error:
             raise DtypeError(f"{op.name}: {error}") from None
+    if numbers and any(x is None for x in converted):
+        raise DtypeError(f"{op.name}: None is no tensor")
     return tuple(converted)
 
 
@@ -615,8 +618,10 @@ def _promoted(op: Op, inputs: tuple) -> tuple | None:
         for i, x in enumerate(inputs)
         if isinstance(x, Tensor) and (not op.vjps or op.vjps[i] is not None)
     ]
-    if not values or not (op.promotes or op.floating):
+    if not (op.promotes or op.floating):
         return None
+    if not values:  # numbers only, beside a condition: what they become alone
+        return _as_tensors(op, inputs, numbers=True)
     dtypes = [x.dtype for x in values]
     common = np.result_type(*([d for d in dtypes if d.kind == "f"] or dtypes))
     if common.kind != "f" and (op.floating or any(x.__class__ is float for x in inputs)):
@@ -651,7 +656,7 @@ def _explained(op: Op, inputs: tuple, params: dict, error: Exception) -> Excepti
     if isinstance(error, (TinygradError, MemoryError)):
         return error
     shown = "".join(f", {k}={v!r}" for k, v in params.items() if not hasattr(v, "shape"))
-    kind = DtypeError if isinstance(error, TypeError) else ShapeError
+    kind = DtypeError if isinstance(error, (TypeError, OverflowError)) else ShapeError
     return kind(f"{op.name}({_describe(inputs)}{shown}): {error}")
 
 

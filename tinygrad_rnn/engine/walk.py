@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from typing import Any
 
+import numpy as np
+
 from ..errors import BackendError, DtypeError, GraphError, ShapeError
 from . import annotate
 from .node import Node, mode, tick, writes
@@ -143,6 +145,8 @@ class Walk:
         assert op is not None and op.joint is not None
         on_path = self._on_path
         needs = tuple(p is not None and (on_path is None or p in on_path) for p in node.parents)
+        if not any(needs):
+            return ()
         if self.create_graph and op.reference is not None:
             return _differentiate_reference(node, g, inputs, needs)
         extra = dict(node.params)
@@ -193,11 +197,13 @@ class Walk:
         replaced = hook(self._as_tensor(node, cotangent))
         if replaced is None:
             return cotangent
-        if not isinstance(replaced, Tensor) or replaced.shape != node.shape_of(output):
+        shape, dtype = node.shape_of(output), node.dtype_of(output)
+        if not isinstance(replaced, Tensor) or (replaced.shape, replaced.dtype) != (shape, dtype):
             raise ShapeError(
-                f"a gradient hook must return None or a tensor of shape {node.shape_of(output)}, not "
-                f"{replaced!r}"
+                f"a gradient hook must return None or a {dtype} tensor of shape {shape}, not {replaced!r}"
             )
+        if replaced.backend is not node.backend:
+            raise BackendError(f"a gradient hook gave a tensor in {replaced.backend}, not in {node.backend}")
         return replaced if self.create_graph else replaced.array
 
     def _as_tensor(self, node: Node, cotangent: Any) -> Tensor:
@@ -213,7 +219,8 @@ class Walk:
         elif self.create_graph:
             leaf.grad = leaf.grad + arriving
         else:
-            leaf.grad = Tensor(leaf.grad.array + arriving.array, None, 0, leaf.backend)
+            total = leaf.backend.xp.asarray(leaf.grad.array + arriving.array)
+            leaf.grad = Tensor(total, None, 0, leaf.backend)
 
     def _fitted(self, node: Node, number: int, F: Any, gradient: Any) -> Any:
         """A gradient made to fit the parent: summed back where the op broadcast. Else an error."""
@@ -224,29 +231,33 @@ class Walk:
         names = op.input_names
         which = f"{op.name}: the VJP for {names[number] if names else f'input {number}'}"
         if not self.create_graph and gradient.__class__ is not backend.array_type:
-            if not hasattr(gradient, "dtype") or backend.array_type.__module__ != "numpy":
+            if not isinstance(gradient, np.generic) or backend.array_type is not np.ndarray:
                 raise BackendError(f"{which} gave a {type(gradient).__name__}, not an array of {backend}")
             gradient = backend.xp.asarray(gradient)  # NumPy makes scalars of arrays of no dimensions
         elif self.create_graph and (not isinstance(gradient, Tensor) or gradient.backend is not backend):
             raise BackendError(f"{which} gave {gradient!r}, not a tensor in {backend}")
         if gradient.shape != shape:
-            if not op.broadcasts:
+            summed = sum_to_shape(F, gradient, shape) if op.broadcasts else gradient
+            if summed.shape != shape:
                 raise ShapeError(f"{which} gave shape {gradient.shape} for an input of shape {shape}")
-            gradient = sum_to_shape(F, gradient, shape)
+            gradient = summed
         if gradient.dtype != dtype:
             raise DtypeError(f"{which} gave {gradient.dtype} for an input of {dtype}")
         return gradient
 
 
 def sum_to_shape(F: Any, g: Any, shape: tuple[int, ...]) -> Any:
-    """Undo NumPy's broadcasting: sum over the axes that were added or stretched."""
+    """Undo NumPy's broadcasting: sum over the axes that were added or stretched. A g to whose shape
+    `shape` does not broadcast comes back with another shape."""
     extra = len(g.shape) - len(shape)
+    if extra < 0:
+        return g
     stretched = [
         extra + axis for axis, size in enumerate(shape) if size == 1 and g.shape[extra + axis] != 1
     ]
     axes = (*range(extra), *stretched)
     summed = F.sum(g, axis=axes, keepdims=True) if axes else g
-    return F.reshape(summed, shape)
+    return F.reshape(summed, summed.shape[extra:]) if extra else summed
 
 
 def _on_path(roots: list[Node], wanted: set[Node]) -> set[Node]:

@@ -21,8 +21,8 @@ def sample(
 ) -> Iterator[int]:
     """Generate `length` symbols that continue `prime`, a one-dimensional array of at least one symbol.
 
-    temperature  divides the logits before the softmax: 1 is the model's own distribution, less is bolder
-                 in the sense of likelier text, 0 takes the likeliest symbol every time
+    temperature  divides the logits before the softmax: 1 is the model's own distribution, less makes what
+                 is likely likelier still, 0 takes the likeliest symbol every time
     seed         of the draws: the same seed, model and prime give the same symbols; None: others each time
     """
     if len(prime) == 0:
@@ -48,9 +48,10 @@ def _symbols(
 def choose(logits: np.ndarray, temperature: float, draws: np.random.Generator) -> int:
     """A symbol drawn from softmax(logits / temperature), computed in float64."""
     scores = logits.astype(np.float64)
-    scores -= scores.max()  # the likeliest is 0, so nothing overflows
-    if not np.isfinite(scores).any():
+    highest = scores.max()
+    if not np.isfinite(highest):
         raise CheckpointError("the model's predictions are not finite; its weights are of no use")
+    scores -= highest  # the likeliest is 0, so nothing overflows
     if temperature == 0:
         return int(scores.argmax())
     with np.errstate(all="ignore"):  # a tiny temperature takes the others to -inf, and exp to 0

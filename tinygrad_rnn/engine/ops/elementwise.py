@@ -6,6 +6,7 @@ One line an op where the array library has the function: its name, a VJP an argu
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ...errors import ShapeError
@@ -52,11 +53,13 @@ def _power_base(F: Any, g: Any, out: Any, a: Any, b: Any) -> Any:
     """b * a**(b-1); where b is 0 that is 0 also at a = 0."""
     if isinstance(b, (int, float)):
         return g * 0.0 if b == 0 else g * (b * a ** (b - 1))
-    return g * b * a ** F.where(b == 0, 1.0, b - 1)
+    return g * b * a ** F.where(F.logical_and(a == 0, b == 0), 1.0, b - 1)
 
 
 def _power_exponent(F: Any, g: Any, out: Any, a: Any, b: Any) -> Any:
     """a**b * log(a); at a = 0, where the function of b is constant, 0."""
+    if isinstance(a, (int, float)):
+        return g * out * (math.log(a) if a > 0 else 0.0 if a == 0 else math.nan)
     return g * out * F.log(F.where(a == 0, 1.0, a))
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...errors import DtypeError
+import numpy as np
+
+from ...errors import DtypeError, ShapeError
 from ..backend import Backend
 from ..op import TABLE, op
 from ..tensor import Tensor, apply, raw_index
@@ -16,14 +18,12 @@ from ..tensor import Tensor, apply, raw_index
 @op(lambda F, g, out, x, index: F.scatter(g, index=index, shape=x.shape), shapes="x")
 def getitem(xp: Any, x: Any, index: Any) -> Any:
     """x[index] for any index that NumPy takes: integers, slices, None, ..., boolean and integer arrays."""
-    picked = x[index]
-    # A view of the user's array would change with it; a picked number is no array yet.
-    return picked
+    return x[index]
 
 
 def _is_basic(index: Any) -> bool:
     parts = index if isinstance(index, tuple) else (index,)
-    return all(p is None or p is Ellipsis or isinstance(p, (int, slice)) and p is not True and p is not False for p in parts)
+    return all(p is None or p is Ellipsis or p.__class__ in (int, slice) for p in parts)
 
 
 @op(lambda F, g, out, values, index, shape: F.getitem(g, index=index), needs_backend=True)
@@ -48,11 +48,14 @@ def take(x: Tensor, indices: Any, axis: int | None = None) -> Tensor:
     The axis is replaced by the shape of `indices`: rows of an embedding table W of shape (V, D) for
     symbols of shape (T, B), `take(W, symbols, axis=0)`, have shape (T, B, D).
     """
-    if isinstance(indices, Tensor):
-        if indices.dtype.kind not in "iu":
-            raise DtypeError(f"take: indices must be integers, not {indices.dtype}")
+    if isinstance(indices, (list, tuple)):
+        indices = np.asarray(indices, None if np.size(indices) else np.int64)
+    if getattr(indices, "dtype", np.dtype(type(indices))).kind not in "iu":
+        raise DtypeError(f"take: indices must be integers, not {indices!r}")
     if axis is None:
-        return index(apply(TABLE["reshape"], (x,), {"shape": -1}), indices)
+        return index(apply(TABLE["reshape"], (x,), {"shape": x.size}), indices)
+    if not -x.ndim <= axis < x.ndim:
+        raise ShapeError(f"take: axis {axis} of a tensor of shape {x.shape}")
     return index(x, (slice(None),) * (axis % x.ndim) + (indices,))
 
 

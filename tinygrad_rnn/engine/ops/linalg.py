@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ...errors import ShapeError
@@ -29,8 +30,8 @@ def _matmul_b(F: Any, g: Any, out: Any, a: Any, b: Any) -> Any:
     if b.ndim == 1:
         return F.squeeze(F.matmul(F.swapaxes(a, -1, -2), F.expand_dims(g, -1)), -1)
     if a.ndim > 2 and b.ndim == 2:  # one large product instead of many small ones and a sum
-        a = F.reshape(a, (-1, a.shape[-1])) if a.shape[-1] else F.reshape(a, (g[..., 0].size, 0))
-        g = F.reshape(g, (a.shape[0], b.shape[-1]))
+        rows = math.prod(a.shape[:-1])
+        a, g = F.reshape(a, (rows, b.shape[0])), F.reshape(g, (rows, b.shape[1]))
     return F.matmul(F.swapaxes(a, -1, -2), g)
 
 
@@ -63,11 +64,13 @@ def _einsum_vjp(
         kept = "".join(c for c in letters[i] if c in known)
         spec = ",".join([result, *(letters[j] for j in rest)]) + "->" + kept
         gradient = F.einsum([g, *(operands[j] for j in rest)], subscripts=spec)
-        if kept != letters[i]:  # letters of this operand alone were summed over: spread again
-            size = dict(zip(letters[i], operands[i].shape, strict=True))
-            grown = dict(zip(kept, gradient.shape, strict=True))
-            gradient = F.reshape(gradient, tuple(grown.get(c, 1) for c in letters[i]))
-            gradient = F.broadcast_to(gradient, tuple(grown.get(c, size[c]) for c in letters[i]))
+        # Letters that this operand alone has, or has alone in full size, were summed over: spread again.
+        size = dict(zip(letters[i], operands[i].shape, strict=True))
+        grown = dict.fromkeys(letters[i], 1) | dict(zip(kept, gradient.shape, strict=True))
+        full = tuple(size[c] if grown[c] == 1 else grown[c] for c in letters[i])
+        if full != gradient.shape:
+            gradient = F.reshape(gradient, tuple(grown[c] for c in letters[i]))
+            gradient = F.broadcast_to(gradient, full)
         gradients.append(gradient)
     return tuple(gradients)
 

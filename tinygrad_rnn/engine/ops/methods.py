@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ...errors import DtypeError
 from ..op import TABLE, Op
 from ..tensor import Tensor, apply
 from . import elementwise, indexing, plumbing, reduction, shape
@@ -27,10 +28,10 @@ COMPARISONS = {
     "le": "less_equal",
     "gt": "greater",
     "ge": "greater_equal",
-    "and": "logical_and",
-    "or": "logical_or",
 }
-UNARY = {"neg": "negative", "abs": "abs", "invert": "logical_not"}
+UNARY = {"neg": "negative", "abs": "abs"}
+LOGICAL = {"and": "logical_and", "rand": "logical_and", "or": "logical_or", "ror": "logical_or"}
+LOGICAL["invert"] = "logical_not"
 
 METHODS: dict[str, Callable] = {
     f.__name__: f
@@ -91,6 +92,20 @@ def _unary(op: Op) -> Callable:
     return operator
 
 
+def _logical(op: Op) -> Callable:
+    """&, | and ~, which NumPy gives integers another meaning (bit by bit): refused for all but booleans."""
+
+    def operator(self: Tensor, *other: Any) -> Any:
+        for x in (self, *other):
+            if isinstance(x, Tensor) and x.dtype.kind != "b":
+                raise DtypeError(
+                    f"& | ~ take booleans, such as (a > 0) & (b > 0), not {x.dtype}; see tg.{op.name}"
+                )
+        return apply(op, (self, *other))
+
+    return operator
+
+
 def _reshape(self: Tensor, *sizes: Any) -> Tensor:
     return shape.reshape(self, shape.spread_arguments("reshape", sizes))
 
@@ -106,6 +121,8 @@ for name, op_name in COMPARISONS.items():
     setattr(Tensor, f"__{name}__", _binary(TABLE[op_name]))
 for name, op_name in UNARY.items():
     setattr(Tensor, f"__{name}__", _unary(TABLE[op_name]))
+for name, op_name in LOGICAL.items():
+    setattr(Tensor, f"__{name}__", _logical(TABLE[op_name]))
 for name, function in METHODS.items():
     setattr(Tensor, name, function)
 Tensor.__getitem__ = indexing.index  # type: ignore[method-assign]

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from ...errors import DtypeError
 from ..backend import Backend, get_backend
 from ..op import TABLE, op
 from ..tensor import Tensor, apply
@@ -18,13 +21,22 @@ def identity(xp: Any, x: Any) -> Any:
     return x
 
 
-@op(lambda F, g, out, x, dtype: F.astype(g, dtype=x.dtype), shapes="x")
-def astype(xp: Any, x: Any, dtype: Any) -> Any:
-    """Cast to a dtype. The gradient is cast back; through integers there is none."""
+@op(lambda F, g, out, x, dtype: F.astype(g, dtype=x.dtype), shapes="x", name="astype")
+def _astype(xp: Any, x: Any, dtype: Any) -> Any:
+    """Cast to a dtype. The gradient is cast back."""
     return x.astype(dtype)
 
 
-@op(lambda F, g, out, x, source, target: F.transfer(g, source=target, target=source))
+def astype(x: Tensor, dtype: Any) -> Tensor:
+    """Cast to a dtype. The gradient is cast back; through integers and booleans there is none."""
+    try:
+        floating = np.dtype(dtype).kind == "f"
+    except TypeError as error:
+        raise DtypeError(f"astype: {error}") from None
+    return _astype(x if floating else x.detach(), dtype)
+
+
+@op(lambda F, g, out, x, source, target: F.transfer(g, source=target, target=source), moves=True)
 def transfer(xp: Any, x: Any, source: Backend, target: Backend) -> Any:
     """Copy from one array library to another, by way of the host."""
     return target.from_host(source.to_host(x))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ...errors import ShapeError
 from ..op import op
 from ..tensor import Tensor
@@ -147,17 +149,11 @@ def split(xp: Any, x: Any, indices_or_sections: Any, axis: int = 0) -> Any:
 
 def _widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
     """NumPy's forms of pad_width (n, (before, after), ((before, after), ...)) as one pair an axis."""
-    if isinstance(pad_width, int):
-        return [(pad_width, pad_width)] * ndim
-    if all(isinstance(p, int) for p in pad_width) and len(pad_width) == 2:
-        before, after = pad_width
-        return [(before, after)] * ndim
-    pairs = [(int(before), int(after)) for before, after in pad_width]
-    if len(pairs) == 1:
-        return pairs * ndim
-    if len(pairs) != ndim:
-        raise ShapeError(f"pad: {len(pairs)} pairs of widths for a tensor of {ndim} dimensions")
-    return pairs
+    try:
+        pairs = np.broadcast_to(np.asarray(pad_width), (ndim, 2)).tolist()
+    except ValueError:
+        raise ShapeError(f"pad: widths {pad_width} for a tensor of {ndim} dimensions") from None
+    return [(before, after) for before, after in pairs]
 
 
 def _pad_vjp(F: Any, g: Any, out: Any, x: Any, pad_width: Any, constant_values: float) -> Any:
@@ -169,7 +165,7 @@ def _pad_vjp(F: Any, g: Any, out: Any, x: Any, pad_width: Any, constant_values: 
 @op(_pad_vjp, shapes="x")
 def pad(xp: Any, x: Any, pad_width: Any, constant_values: float = 0) -> Any:
     """Elements of a constant value put around x: pad_width is n, (before, after), or a pair an axis."""
-    return xp.pad(x, _widths(pad_width, x.ndim), constant_values=constant_values)
+    return xp.pad(x, _widths(pad_width, x.ndim), constant_values=constant_values) if x.ndim else x
 
 
 @op(shapes="x")

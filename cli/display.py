@@ -1,0 +1,173 @@
+"""How a training looks: a live line at the foot of the terminal, and above it a line an epoch.
+
+Epochs and samples go to standard output. The live line goes to standard error, and only to a terminal;
+elsewhere a plain line comes there now and then.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from textwrap import indent
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from tinygrad_rnn.training import TrainConfig, events
+from tinygrad_rnn.training.events import bits
+
+from .terminal import clock, discard_output, printable
+
+PLAIN_EVERY = 30.0  # seconds between two progress lines where there is no terminal
+SMOOTHING = 0.05  # weight of the newest step in the loss and the speed of the live line
+
+
+class Display:
+    """Listens to a trainer. Use `live()` around its train()."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.progress_console = Console(stderr=True, highlight=False)
+        self.console: Console = _Console(highlight=False, soft_wrap=True)
+        self.has_live_line = self.progress_console.is_terminal and not self.progress_console.is_dumb_terminal
+        if self.has_live_line and self.console.is_terminal:
+            self.console = self.progress_console  # one screen: lines go above the live one
+        self._unit = "byte" if config.encoding == "bytes" else "char"
+        self._loss = self._symbols_per_second = 0.0
+        self._last: events.Stepped | None = None
+        self._next_plain = PLAIN_EVERY
+        self._epochs = ""
+
+    def live(self) -> AbstractContextManager[Any]:
+        """The live line, while this is open."""
+        if not self.has_live_line:
+            return nullcontext()
+        return Live(
+            console=self.progress_console,
+            get_renderable=self._live_line,
+            refresh_per_second=5,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+    def __call__(self, event: events.Event) -> None:
+        match event:
+            case events.Started():
+                self._started(event)
+            case events.Stepped():
+                self._stepped(event)
+            case events.Evaluated():
+                self._evaluated(event)
+            case events.Sampled():
+                self._sampled(event)
+            case events.Finished():
+                self._finished(event)
+
+    def _started(self, event: events.Started) -> None:
+        config, plan = self.config, event.plan
+        limits = []
+        if plan.steps is not None:
+            epochs = plan.steps / plan.steps_per_epoch
+            self._epochs = f"/{-(-plan.steps // plan.steps_per_epoch)}"
+            limits.append(f"{plan.steps:,} steps ({epochs:,.{0 if epochs >= 10 else 1}f} epochs)")
+        if plan.seconds is not None:
+            limits.append(clock(plan.seconds))
+        symbols = "bytes" if config.encoding == "bytes" else "characters"
+        held_out = f"{event.val_symbols:,} held out" if event.val_symbols else "nothing held out"
+        self._print(
+            f"{config.corpus}: {event.train_symbols:,} {symbols} to train on, {held_out}, "
+            f"{event.vocabulary} different"
+        )
+        if event.streams < config.batch_size:
+            self._print(f"the text is short: {event.streams} streams instead of {config.batch_size}")
+        self._print(
+            f"{config.kind} {config.layers}x{config.hidden_size}: {event.parameters:,} parameters, "
+            f"for {' or '.join(limits)}"
+        )
+        self._print(f"run: {event.run}")
+
+    def _stepped(self, event: events.Stepped) -> None:
+        speed = event.symbols / event.duration if event.duration > 0 else 0.0
+        weight = max(SMOOTHING, 1 / event.step)  # a plain mean at first
+        self._loss += weight * (event.loss - self._loss)
+        self._symbols_per_second += weight * (speed - self._symbols_per_second)
+        self._last = event
+        if not self.has_live_line and event.elapsed >= self._next_plain:
+            self._next_plain = event.elapsed + PLAIN_EVERY
+            parts = [f"step {event.step}", *self._parts(event)]
+            self.progress_console.print(Text(", ".join(parts)), soft_wrap=True)
+
+    def _evaluated(self, event: events.Evaluated) -> None:
+        line = Text(
+            f"epoch {event.epoch}{self._epochs}  step {event.step}  train loss {event.train_loss:.4f}"
+        )
+        if event.val_loss is not None:
+            line.append("  validation ").append(f"{event.val_loss:.4f}", "bold")
+            line.append(f" = {bits(event.val_loss):.3f} bits/{self._unit}")
+            if event.best:
+                line.append("  best", "green")
+        self._print(line)
+
+    def _sampled(self, event: events.Sampled) -> None:
+        text = printable(event.text).strip("\n")
+        if self.console.is_terminal:  # indented also where the terminal is too narrow for a line
+            self.console.print(Padding(Text(text, style="dim"), (0, 0, 0, 4), expand=False))
+        else:
+            self._print(indent(text, "    "))
+
+    def _finished(self, event: events.Finished) -> None:
+        if event.reason == "interrupted":
+            self._print(f"interrupted at step {event.step}; saved {event.checkpoint}")
+            return
+        line = f"done: {event.step:,} steps in {clock(event.elapsed)}"
+        if event.val_loss is not None:
+            line += (
+                f"; best validation loss {event.val_loss:.4f} nats = {bits(event.val_loss):.3f} "
+                f"bits/{self._unit} at step {event.val_step:,}"
+            )
+        self._print(line)
+
+    def _print(self, line: str | Text) -> None:
+        self.console.print(Text(printable(line)) if isinstance(line, str) else line)
+
+    def _parts(self, event: events.Stepped) -> list[str]:
+        left = event.elapsed * (1 - event.progress) / max(event.progress, 1e-9)
+        return [
+            f"epoch {event.epoch}{self._epochs}",
+            f"loss {self._loss:.3f}",
+            f"{bits(self._loss):.2f} bits/{self._unit}",
+            f"{self._symbols_per_second:,.0f} {self._unit}/s",
+            f"{clock(left)} left",
+        ]
+
+    def _live_line(self) -> RenderableType:
+        if self._last is None:
+            return Group()
+        parts = self._parts(self._last)
+        width = self.progress_console.width - 1
+        for dropped in (0, 2, 1, 1):  # on a narrow terminal epoch, speed, bits and time go, in that order
+            if sum(map(len, parts)) + 2 * (len(parts) - 1) <= width:
+                break
+            del parts[dropped]
+        text = "  ".join(parts)
+        room = width - len(text) - 2
+        if room < 10:
+            return Text(text, no_wrap=True, overflow="crop")
+        line = Table.grid(padding=(0, 2, 0, 0))
+        line.add_row(
+            ProgressBar(total=1.0, completed=self._last.progress, width=min(room, 40)),
+            Text(text, no_wrap=True),
+        )
+        return line
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Nobody listens any more: be quiet, and let the training go on."""
+        self.quiet = True
+        discard_output()

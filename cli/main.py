@@ -1,0 +1,83 @@
+"""The command `trnn`: its subcommands, and how an error becomes one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from . import corpus, sample, train
+from .terminal import one_line, reader_may_leave
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 failure, 2 usage, 3 bad input data, 4 bad checkpoint, 6 diverged, 130 interrupted."
+)
+EXAMPLES = "Try: trnn train harbour, then: trnn sample"
+
+app = typer.Typer(
+    help="Train character models on a text, and let them write.",
+    epilog=f"{EXAMPLES}\n\n{EXIT_CODES}",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+app.command("train", epilog=EXIT_CODES)(train.train)
+app.command("sample", epilog=EXIT_CODES)(sample.sample)
+app.add_typer(corpus.app, name="corpus")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from tinygrad_rnn import __version__
+
+        print(f"trnn {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def run() -> None:
+    """The entry point of the installed command."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: list[str]) -> int:
+    """Run `trnn` with these arguments; the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a character that the terminal cannot show is no reason to die
+            stream.reconfigure(errors="replace")
+    try:
+        code = 0
+        with reader_may_leave():
+            code = app(arguments, prog_name="trnn", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        see = f" (see {context.command_path} --help)" if context is not None else ""
+        return _fail(f"{error.format_message()}{see}", error.exit_code)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}", 1)
+    except MemoryError as error:
+        return _fail(f"not enough memory: {error}", 1)
+    except Exception as error:
+        from tinygrad_rnn.errors import TinygradError
+
+        if not isinstance(error, TinygradError):
+            raise  # a mistake in this program: show where
+        return _fail(str(error), error.exit_code)
+
+
+def _fail(message: str, exit_code: int) -> int:
+    print(f"trnn: error: {one_line(message)}", file=sys.stderr)
+    return exit_code

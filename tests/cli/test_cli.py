@@ -1,0 +1,289 @@
+"""The command: what it prints where, and that whatever goes wrong is one line and a documented exit code."""
+
+import inspect
+import re
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import typer
+from safetensors.numpy import save_file
+
+from tinygrad_rnn.errors import DivergedError
+from tinygrad_rnn.models import find_checkpoint, load
+from tinygrad_rnn.training import TrainConfig, Trainer
+from trnn_cli import train as train_command
+from trnn_cli.main import main
+from trnn_cli.terminal import clock, one_line, printable
+
+TEXT = "the cat sat on the mat, and the dog sat on the log.\n" * 12
+TINY = "--embedding-size 5 --hidden-size 8 --layers 1 --batch-size 4 --seq-length 10 --max-steps 12".split()
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A folder of one's own, with a text in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text(TEXT)
+    return tmp_path
+
+
+@pytest.fixture
+def trnn(capfd):
+    """Run the command; gives (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        code = main([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def run(trnn, folder):
+    """A trained run."""
+    assert trnn("train", "text.txt", *TINY, "--run", "run")[0] == 0
+    return folder / "run"
+
+
+def test_training_prints_its_losses_and_leaves_a_run(trnn, folder):
+    code, out, err = trnn("train", "text.txt", *TINY, "--eval-every", 6)
+    assert (code, err) == (0, "")
+    assert "text.txt: 561 characters to train on, 63 held out, 18 different" in out
+    assert len(re.findall(r"train loss \d\.\d+  validation \d\.\d+ = \d\.\d+ bits/char", out)) == 2
+    assert "done: 12 steps" in out
+    [path] = (folder / "runs").iterdir()
+    assert re.fullmatch(r"[\d_-]+_text_lstm", path.name)
+    assert sorted(p.name for p in path.iterdir()) == [
+        *("best.safetensors", "checkpoints", "config.toml", "history.jsonl", "samples.txt")
+    ]
+
+
+def test_quiet_prints_nothing(trnn):
+    assert trnn("train", "text.txt", *TINY, "--quiet") == (0, "", "")
+
+
+def test_a_text_that_comes_along_needs_no_path(trnn):
+    code, out, _ = trnn("train", "harbour", *TINY, "--max-steps", 1)
+    assert code == 0
+    assert "harbour: " in out
+
+
+def test_every_setting_has_an_option_with_the_same_default():
+    options = inspect.signature(train_command.train).parameters
+    settings = {field.name: field for field in fields(TrainConfig)}
+    assert set(options) - set(settings) == {"run", "quiet"}
+    assert set(settings) <= set(options)
+    for name in settings.keys() - {"corpus"}:
+        assert options[name].default == settings[name].default
+
+
+def test_every_option_arrives(trnn, folder):
+    given = {
+        **{"kind": "gru", "layers": 2, "hidden-size": 7, "embedding-size": 6, "dropout": 0.25},
+        **{"batch-size": 3, "seq-length": 9, "optimizer": "adamw", "lr": 0.01, "clip": 2.5, "seed": 5},
+        **{"backend": "numpy", "encoding": "bytes", "val-fraction": 0.2, "epochs": 4, "max-steps": 2},
+        **{"minutes": 3.5, "eval-every": 2, "sample-every": 2, "checkpoint-every": 1},
+    }
+    options = [part for name, value in given.items() for part in (f"--{name}", value)]
+    assert trnn("train", "text.txt", *options, "--run", "run")[0] == 0
+    import tomllib
+
+    written = tomllib.loads((folder / "run" / "config.toml").read_text())
+    assert written == {"corpus": "text.txt"} | {
+        name.replace("-", "_"): value for name, value in given.items()
+    }
+
+
+def test_samples_are_seeded_text_and_nothing_else(trnn, run):
+    code, first, err = trnn("sample", run, "--length", 50, "--seed", 1)
+    assert (code, err) == (0, "")
+    assert len(first) == 50
+    assert set(first) <= set(TEXT)
+    assert trnn("sample", run, "--length", 50, "--seed", 1)[1] == first
+    assert trnn("sample", run, "--length", 50, "--seed", 2)[1] != first
+    greedy = trnn("sample", run, "--length", 50, "--temperature", 0)[1]
+    assert trnn("sample", run, "--length", 50, "--temperature", 0)[1] == greedy
+
+
+def test_a_prime_is_continued(trnn, run):
+    out = trnn("sample", run, "--prime", "the cat", "--length", 10)[1]
+    assert out.startswith("the cat")
+    assert len(out) == 17
+
+
+def test_a_run_or_a_checkpoint_or_the_newest(trnn, run):
+    options = ["--length", 30, "--seed", 3]
+    by_run = trnn("sample", run, *options)[1]
+    assert trnn("sample", run / "best.safetensors", *options)[1] == by_run
+    assert trnn("sample", run, "--checkpoint", "last", *options)[0] == 0
+    assert trnn("train", "text.txt", *TINY, "--seed", 1)[0] == 0
+    newest = trnn("sample", *options)[1]
+    assert len(newest) == 30
+    assert newest != by_run
+
+
+def test_corpora(trnn, folder):
+    code, out, _ = trnn("corpus", "list")
+    assert code == 0
+    assert re.match(r"harbour +\d[\d,]+ bytes +\S+harbour\.txt\n", out)
+    assert trnn("corpus", "make", "python", "--size", "20k")[0] == 0
+    assert 10_000 < (folder / "python.txt").stat().st_size <= 20_000
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--help"], ["train", "--help"], ["sample", "-h"], ["corpus"], ["corpus", "make", "-h"]]
+)
+def test_help(trnn, arguments):
+    code, out, err = trnn(*arguments)
+    assert (code, err) == (0, "")
+    assert "Usage: trnn" in out
+
+
+def test_help_documents_the_exit_codes(trnn):
+    for arguments in (["--help"], ["train", "--help"], ["sample", "--help"]):
+        shown = " ".join(trnn(*arguments)[1].split())
+        assert "0 done, 1 failure, 2 usage, 3 bad input data, 4 bad checkpoint, 6 diverged, 130" in shown
+
+
+def test_version(trnn):
+    from tinygrad_rnn import __version__
+
+    assert trnn("--version") == (0, f"trnn {__version__}\n", "")
+
+
+def fails(result, exit_code, *said):
+    """One line on standard error, the documented exit code, and what it has to say."""
+    code, _, err = result
+    assert err.startswith("trnn: error: ")
+    assert err.count("\n") == 1 and err.endswith("\n")
+    for part in said:
+        assert part in err
+    assert code == exit_code
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--kind", "cnn"], "there are lstm, gru, rnn"),
+        (["--kind", "[red]"], "'[red]'"),
+        (["--optimizer", "adamm"], "there are sgd, adam, adamw, adagrad, rmsprop"),
+        (["--encoding", "ascii"], "there are utf-8, bytes"),
+        (["--backend", "abacus"], "there are"),
+        (["--layers", "0"], "layers must be at least 1, not 0"),
+        (["--lr", "nan"], "lr must be a positive number"),
+        (["--lr", "fast"], "--lr"),
+        (["--no-such-option"], "--no-such-option"),
+        (["another.txt"], "another.txt"),
+    ],
+)
+def test_bad_options(trnn, folder, options, said):
+    fails(trnn("train", "text.txt", *options), 2, said)
+    assert not (folder / "runs").exists()
+
+
+def test_other_usage(trnn, run):
+    fails(trnn("train"), 2, "corpus")
+    fails(trnn("trian"), 2, "trian", "trnn --help")
+    fails(trnn("train", "text.txt", "--run", run), 2, "run holds a run already")
+    fails(trnn("train", "text.txt", "--run", "text.txt"), 2, "text.txt is a file")
+    fails(trnn("sample", run, "--temperature", "-1"), 2, "temperature is -1.0")
+    fails(trnn("sample", run, "--checkpoint", "first"), 2, "best", "last")
+    fails(trnn("sample", run, "--length", "0"), 2, "--length")
+    fails(trnn("corpus", "make", "dyck"), 2, "python")
+    fails(trnn("corpus", "make", "python", "--size", "0"), 2, "--size", "500k")
+    fails(trnn("corpus", "make", "python", "--output", "text.txt"), 2, "text.txt exists already")
+
+
+def test_bad_data(trnn, folder):
+    (folder / "empty.txt").touch()
+    (folder / "latin.txt").write_bytes("Grüße".encode("latin-1"))
+    (folder / "short.txt").write_text("hello, world")
+    fails(trnn("train", "missing.txt"), 3, "no file 'missing.txt'", "harbour")
+    fails(trnn("train", folder), 3, "is a folder")
+    fails(trnn("train", "empty.txt"), 3, "empty.txt is empty")
+    fails(trnn("train", "latin.txt"), 3, "byte 0xfc at offset 2", "--encoding bytes")
+    fails(trnn("train", "short.txt"), 3, "short.txt", "need 51 symbols, found 10", "--seq-length")
+    assert not (folder / "runs").exists()
+
+
+def test_a_prime_that_the_model_does_not_know(trnn, run):
+    fails(trnn("sample", run, "--prime", "the Zebra é\x1b"), 3, r"'\x1b', 'Z', 'b', 'r', 'z', 'é'")
+
+
+def test_bad_checkpoints(trnn, run, folder):
+    (folder / "garbage.safetensors").write_bytes(b"\xff" * 100)
+    save_file({"weight": np.zeros(3)}, "foreign.safetensors")
+    whole = (run / "best.safetensors").read_bytes()
+    (folder / "cut.safetensors").write_bytes(whole[:-10])
+    (folder / "emptied").mkdir()
+    fails(trnn("sample"), 4, "no run with a checkpoint in runs/")
+    fails(trnn("sample", "missing"), 4, "missing does not exist")
+    fails(trnn("sample", "emptied"), 4, "without a checkpoint")
+    fails(trnn("sample", "text.txt"), 4, "text.txt is not a checkpoint")
+    fails(trnn("sample", "garbage.safetensors"), 4, "garbage.safetensors is not a checkpoint")
+    fails(trnn("sample", "foreign.safetensors"), 4, "not one of this program")
+    fails(trnn("sample", "cut.safetensors"), 4, "cut.safetensors")
+
+
+def test_divergence(trnn, run, monkeypatch):
+    fails(trnn("train", "text.txt", *TINY, "--lr", "1e38", "--quiet"), 6, "at step", "--lr")
+
+
+def test_failures_of_the_system(trnn, folder, monkeypatch):
+    (folder / "file").touch()
+    fails(trnn("train", "text.txt", *TINY, "--run", "file/run"), 1, "file/run")
+
+    def no_room(self, run):
+        raise OSError(28, "No space left on device", "runs/step")
+
+    monkeypatch.setattr(Trainer, "train", no_room)
+    fails(trnn("train", "text.txt", *TINY), 1, "runs/step: No space left on device")
+
+    def no_memory(self, run):
+        raise MemoryError("Unable to allocate 3 TiB")
+
+    monkeypatch.setattr(Trainer, "train", no_memory)
+    fails(trnn("train", "text.txt", *TINY), 1, "Unable to allocate 3 TiB")
+
+
+def test_an_error_is_one_line_whatever_it_says(trnn, monkeypatch):
+    def talkative(self, run):
+        raise DivergedError("two\nlines \x1b[31mred\x07")
+
+    monkeypatch.setattr(Trainer, "train", talkative)
+    fails(trnn("train", "text.txt", *TINY), 6, "two lines [31mred\n")
+
+
+def test_a_mistake_of_the_program_shows_where(trnn, monkeypatch):
+    def broken(self, run):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Trainer, "train", broken)
+    with pytest.raises(ZeroDivisionError):
+        trnn("train", "text.txt", *TINY)
+
+
+def test_a_terminal_gets_nothing_that_it_obeys():
+    assert printable("a\x1b[31mb\x07\x9b\r\n\tc\ud800ü") == "a[31mb\n\tcü"
+    assert one_line("a\n  b\x00") == "a b"
+
+
+def test_markup_in_a_text_is_only_text(trnn, folder):
+    (folder / "[bold]text[/bold].txt").write_text("[red][/] \\[" * 60)
+    code, out, err = trnn("train", "[bold]text[/bold].txt", *TINY, "--sample-every", 6)
+    assert (code, err) == (0, "")
+    assert "[bold]text[/bold].txt: 540 characters" in out
+
+
+def test_durations():
+    assert [clock(s) for s in (0, 59.6, 61, 3600, 36_610)] == ["0:00", "1:00", "1:01", "1:00:00", "10:10:10"]
+
+
+def test_the_whole_way_from_python(trnn, run):
+    model, vocabulary, meta = load(run)
+    assert meta["corpus"] == "text"
+    assert model.vocab_size == len(vocabulary) == 18
+    assert find_checkpoint(run).name == "best.safetensors"
+    assert isinstance(typer.main.get_command, object)

@@ -1,0 +1,138 @@
+"""The installed command as a process: Ctrl-C, a reader that leaves, a terminal, and no terminal."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tinygrad_rnn.models import load
+
+TRNN = str(Path(sys.executable).with_name("trnn"))
+TEXT = "the cat sat on the mat, and the dog sat on the log.\n" * 12
+TINY = "--embedding-size 5 --hidden-size 8 --layers 1 --batch-size 4 --seq-length 10".split()
+ENDLESS = ["train", "text.txt", *TINY, "--max-steps", "100000000", "--run", "run"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT)
+    return tmp_path
+
+
+def start(folder, *arguments, **streams):
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams
+    return subprocess.Popen([TRNN, *arguments], cwd=folder, **streams)
+
+
+def wait_for_output(process, pattern):
+    for line in process.stdout:
+        if re.search(pattern, line):
+            return
+    raise AssertionError(process.stderr.read())
+
+
+def test_ctrl_c_saves_and_exits_130(folder):
+    with start(folder, *ENDLESS, "--checkpoint-every", "50000000") as process:
+        wait_for_output(process, rb"step 200 ")
+        assert not list((folder / "run" / "checkpoints").iterdir())
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == b""
+    [line] = [line for line in out.decode().splitlines() if line.startswith("interrupted at step")]
+    step = int(re.search(r"step (\d+)", line)[1])
+    [checkpoint] = (folder / "run" / "checkpoints").iterdir()
+    assert str(checkpoint.relative_to(folder)) in line
+    assert load(checkpoint).meta["step"] == step >= 200
+
+
+def test_training_outlives_whoever_reads_its_output(folder):
+    with start(folder, "train", "text.txt", *TINY, "--max-steps", "3000", "--run", "run") as process:
+        wait_for_output(process, rb"run: run")
+        process.stdout.close()
+        err = process.stderr.read()
+    assert (process.returncode, err) == (0, b"")
+    assert load(folder / "run" / "checkpoints" / "step-00003000.safetensors").meta["step"] == 3000
+
+
+def test_a_sample_ends_quietly_when_its_reader_leaves(folder):
+    with start(folder, "train", "text.txt", *TINY, "--max-steps", "5", "--quiet") as process:
+        assert process.communicate() == (b"", b"")
+    with start(folder, "sample", "--length", "100000000") as process:
+        assert len(process.stdout.read(20)) == 20  # streamed: long before the end
+        process.stdout.close()
+        err = process.stderr.read()
+    assert (process.returncode, err) == (0, b"")
+
+
+def test_an_error_leaves_with_its_exit_code(folder):
+    with start(folder, "sample", "nowhere") as process:
+        assert process.communicate() == (b"", b"trnn: error: nowhere does not exist\n")
+    assert process.returncode == 4
+
+
+def on_a_terminal(folder, *arguments, **environment):
+    """What the command shows on a terminal, and its exit code."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [TRNN, *arguments],
+        cwd=folder,
+        stdout=theirs,
+        stderr=theirs,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "100"} | environment,
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                piece = os.read(ours, 10_000)
+            except OSError:  # Linux says so when the other side is closed
+                break
+            if not piece:
+                break
+            shown += piece
+    os.close(ours)
+    return shown.decode(), process.returncode
+
+
+def test_a_terminal_has_a_live_line_and_colours(folder):
+    arguments = ["train", "text.txt", *TINY, "--max-steps", "1500"]
+    shown, code = on_a_terminal(folder, *arguments, "--run", "a")
+    assert code == 0
+    assert re.search(r"epoch \d+/\d+  loss \d\.\d+  \d\.\d+ bits/char  [\d,]+ char/s  0:\d\d left", shown)
+    assert "\x1b[1m" in shown
+
+    shown, code = on_a_terminal(folder, *arguments, "--run", "b", NO_COLOR="1")
+    assert code == 0
+    assert "\x1b[32m" not in shown
+
+    shown, code = on_a_terminal(folder, *arguments, "--run", "c", TERM="dumb")
+    assert code == 0
+    assert "\x1b" not in shown
+    assert "done: 1,500 steps" in shown
+
+
+def test_a_narrow_terminal_gets_a_short_line(folder):
+    shown, code = on_a_terminal(
+        folder, "train", "text.txt", *TINY, "--max-steps", "1500", "--run", "run", COLUMNS="20"
+    )
+    assert code == 0
+    assert re.search(r"loss \d\.\d+\x1b", shown)
+    assert "left" not in shown
+
+
+def test_on_a_terminal_a_sample_obeys_nothing(folder):
+    (folder / "text.txt").write_text("\x1b]0;title\x07 text\x1b[2J" * 40)
+    with start(folder, "train", "text.txt", *TINY, "--max-steps", "60", "--quiet", "--lr", "0.02") as process:
+        assert process.communicate() == (b"", b"")
+    with start(folder, "sample", "--seed", "1", "--length", "300") as process:
+        piped = process.communicate()[0].decode()
+    shown, code = on_a_terminal(folder, "sample", "--seed", "1", "--length", "300")
+    assert code == 0
+    assert "\x1b" in piped and "\x07" in piped  # a pipe gets the text as it is
+    assert "\x1b" not in shown and "\x07" not in shown

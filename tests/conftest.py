@@ -1,0 +1,52 @@
+"""What all tests share: Hypothesis profiles, the hostile backend, and where tests marked `gpu` run."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import tinygrad_rnn as tg
+from tinygrad_rnn.engine import backend as backends
+from tinygrad_rnn.engine.backend import NUMPY, get_backend, register_backend
+
+from .engine.hostile import HOSTILE
+
+# The same examples every time; HYPOTHESIS_PROFILE=search looks for new ones.
+settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=20,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.register_profile("search", settings.get_profile("repeatable"), derandomize=False, max_examples=500)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked `gpu` where CuPy finds no device, and say why."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked:
+        try:
+            get_backend("cupy")
+        except tg.errors.BackendError as error:
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason=str(error)))
+
+
+@pytest.fixture
+def hostile() -> backends.Backend:
+    """The backend of tests/engine/hostile.py, registered under the name "hostile"."""
+    register_backend(HOSTILE)
+    return HOSTILE
+
+
+@pytest.fixture(autouse=True)
+def fresh_state() -> object:
+    """Every test starts from the same seed and leaves no backend switched on."""
+    tg.manual_seed(0)
+    yield
+    tg.use_backend(NUMPY)

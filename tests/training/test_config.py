@@ -1,0 +1,77 @@
+"""TrainConfig and Plan: what makes no sense is refused by name, and limits and intervals follow the rules."""
+
+import pytest
+
+from tinygrad_rnn.errors import UsageError
+from tinygrad_rnn.training import TrainConfig
+from tinygrad_rnn.training.config import Plan
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("kind", "cnn", "no kind is called 'cnn'; there are lstm, gru, rnn"),
+        ("optimizer", "adamm", "'adamm'; there are sgd, adam"),
+        ("encoding", "latin-1", "'latin-1'; there are utf-8, bytes"),
+        ("backend", "abacus", "'abacus'; there are"),
+        ("layers", 0, "layers must be at least 1, not 0"),
+        ("hidden_size", -1, "hidden size must be at least 1, not -1"),
+        ("embedding_size", 0, "embedding size"),
+        ("batch_size", 0, "batch size"),
+        ("seq_length", 0, "seq length"),
+        ("epochs", 0, "epochs must be"),
+        ("max_steps", 0, "max steps must be"),
+        ("eval_every", 0, "eval every must be"),
+        ("sample_every", 0, "sample every must be"),
+        ("checkpoint_every", 0, "checkpoint every must be"),
+        ("dropout", 1.0, "dropout must be at least 0 and below 1, not 1.0"),
+        ("dropout", float("nan"), "dropout"),
+        ("val_fraction", -0.1, "val fraction"),
+        ("lr", 0.0, "lr must be a positive number, not 0.0"),
+        ("lr", float("nan"), "lr"),
+        ("lr", float("inf"), "lr"),
+        ("clip", 0.0, "clip must be a positive number"),
+        ("minutes", float("inf"), "minutes"),
+        ("minutes", -1.0, "minutes"),
+        ("seed", -1, "seed"),
+        ("seed", 2**64, "seed"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(setting, value, said):
+    with pytest.raises(UsageError) as raised:
+        TrainConfig(corpus="text", **{setting: value})
+    assert said in str(raised.value)
+
+
+def plan(steps_per_epoch, **settings):
+    return Plan.of(TrainConfig(corpus="text", **settings), steps_per_epoch)
+
+
+def test_limits():
+    assert plan(1000).steps == 10_000  # ten epochs
+    assert plan(113).steps == 36 * 113  # on a small text about 4000 steps
+    assert plan(1).steps == 4000
+    assert plan(100, epochs=3).steps == 300
+    assert plan(100, max_steps=70).steps == 70
+    assert plan(100, epochs=3, max_steps=70).steps == 70
+    assert plan(100, epochs=3, max_steps=1000).steps == 300
+    assert plan(100, minutes=2).steps is None
+    assert plan(100, minutes=2).seconds == 120
+    assert plan(100, minutes=2, epochs=3).steps == 300
+
+
+def test_intervals_are_about_an_epoch():
+    assert (plan(400).eval_every, plan(400).checkpoint_every) == (400, 400)
+    assert (plan(30).eval_every, plan(30).checkpoint_every) == (120, 120)
+    assert (plan(5000).eval_every, plan(5000).checkpoint_every) == (5000, 1000)
+    asked = plan(400, eval_every=7, checkpoint_every=9, sample_every=11)
+    assert (asked.eval_every, asked.checkpoint_every, asked.sample_every) == (7, 9, 11)
+
+
+def test_progress_goes_by_the_nearer_limit():
+    assert plan(100, epochs=1).progress(25, 1e9) == 0.25
+    assert plan(100, minutes=1).progress(10**9, 15.0) == 0.25
+    both = plan(100, epochs=1, minutes=1)
+    assert both.progress(25, 30.0) == 0.5
+    assert both.progress(75, 30.0) == 0.75
+    assert both.progress(200, 0.0) == 1.0
