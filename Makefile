@@ -6,6 +6,7 @@
 # Each of them sets up .venv first if it is not there.
 
 BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test lint types wheel-check
 

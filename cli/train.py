@@ -75,12 +75,14 @@ def train(
 
     from tinygrad_rnn.text import load_corpus
     from tinygrad_rnn.training import RunFolder, TrainConfig, Trainer
+    from tinygrad_rnn.training.allocator import keep_freed_memory
 
     from .display import Display
 
     config = TrainConfig(**settings)
     text = load_corpus(config.corpus, config.encoding)
     display = None if quiet else Display(config)
+    keep_freed_memory()
     trainer = Trainer(config, text, display or (lambda event: None))
     if run is not None:
         folder = RunFolder.create(run, config)

@@ -2,11 +2,11 @@
 
 import inspect
 import re
+import tomllib
 from dataclasses import fields
 
 import numpy as np
 import pytest
-import typer
 from safetensors.numpy import save_file
 
 from tinygrad_rnn.errors import DivergedError
@@ -50,7 +50,7 @@ def run(trnn, folder):
 def test_training_prints_its_losses_and_leaves_a_run(trnn, folder):
     code, out, err = trnn("train", "text.txt", *TINY, "--eval-every", 6)
     assert (code, err) == (0, "")
-    assert "text.txt: 561 characters to train on, 63 held out, 18 different" in out
+    assert "text.txt: 561 characters to train on, 63 held out, 16 different" in out
     assert len(re.findall(r"train loss \d\.\d+  validation \d\.\d+ = \d\.\d+ bits/char", out)) == 2
     assert "done: 12 steps" in out
     [path] = (folder / "runs").iterdir()
@@ -88,8 +88,6 @@ def test_every_option_arrives(trnn, folder):
     }
     options = [part for name, value in given.items() for part in (f"--{name}", value)]
     assert trnn("train", "text.txt", *options, "--run", "run")[0] == 0
-    import tomllib
-
     written = tomllib.loads((folder / "run" / "config.toml").read_text())
     assert written == {"corpus": "text.txt"} | {
         name.replace("-", "_"): value for name, value in given.items()
@@ -209,7 +207,7 @@ def test_bad_data(trnn, folder):
 
 
 def test_a_prime_that_the_model_does_not_know(trnn, run):
-    fails(trnn("sample", run, "--prime", "the Zebra é\x1b"), 3, r"'\x1b', 'Z', 'b', 'r', 'z', 'é'")
+    fails(trnn("sample", run, "--prime", "the Zebra é\x1b"), 3, r"lacks: '\x1b', 'Z', 'b', 'r', 'é'")
 
 
 def test_bad_checkpoints(trnn, run, folder):
@@ -227,7 +225,7 @@ def test_bad_checkpoints(trnn, run, folder):
     fails(trnn("sample", "cut.safetensors"), 4, "cut.safetensors")
 
 
-def test_divergence(trnn, run, monkeypatch):
+def test_divergence(trnn):
     fails(trnn("train", "text.txt", *TINY, "--lr", "1e38", "--quiet"), 6, "at step", "--lr")
 
 
@@ -271,10 +269,10 @@ def test_a_terminal_gets_nothing_that_it_obeys():
 
 
 def test_markup_in_a_text_is_only_text(trnn, folder):
-    (folder / "[bold]text[/bold].txt").write_text("[red][/] \\[" * 60)
-    code, out, err = trnn("train", "[bold]text[/bold].txt", *TINY, "--sample-every", 6)
+    (folder / "[red]text.txt").write_text("[red][/] \\[" * 60)
+    code, out, err = trnn("train", "[red]text.txt", *TINY, "--sample-every", 6)
     assert (code, err) == (0, "")
-    assert "[bold]text[/bold].txt: 540 characters" in out
+    assert "[red]text.txt: 594 characters" in out
 
 
 def test_durations():
@@ -284,6 +282,5 @@ def test_durations():
 def test_the_whole_way_from_python(trnn, run):
     model, vocabulary, meta = load(run)
     assert meta["corpus"] == "text"
-    assert model.vocab_size == len(vocabulary) == 18
+    assert model.vocab_size == len(vocabulary) == 16
     assert find_checkpoint(run).name == "best.safetensors"
-    assert isinstance(typer.main.get_command, object)

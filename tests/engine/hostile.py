@@ -1,9 +1,9 @@
 """A backend that refuses what CuPy refuses, so that the switch of array libraries stays honest without a GPU.
 
-Its arrays wrap NumPy's and are none themselves. They take Python numbers and one another, `.item()`, `.get()`
-and explicit conversion; everything implicit (`np.asarray`, `float()`, `bool()`, an operand or an index that is a
-NumPy array, a NumPy function) raises. Results of reductions stay arrays of no dimensions. The namespace has
-only functions that NumPy and CuPy share, and needs an array where CuPy does.
+Its arrays wrap NumPy's and are none themselves. They take Python numbers and one another, `.item()`,
+`.get()` and explicit conversion; everything implicit (`np.asarray`, `float()`, `bool()`, an operand or an
+index that is a NumPy array, a NumPy function) raises. Results of reductions stay arrays of no dimensions. The
+namespace has only functions that NumPy and CuPy share, and needs an array where CuPy does.
 """
 
 from __future__ import annotations
@@ -149,7 +149,9 @@ def _in_place(ufunc):
     return call
 
 
-_METHODS = "sum mean var max min prod argmax argmin cumsum reshape transpose swapaxes squeeze astype copy"
+_METHODS = (
+    "sum mean var max min prod argmax argmin cumsum reshape transpose swapaxes squeeze astype copy all any"
+)
 _BINARY = "add sub mul truediv floordiv mod pow matmul and or xor"
 _COMPARISONS = "eq ne lt le gt ge"
 _IN_PLACE = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.divide}
@@ -174,11 +176,12 @@ class HostileNamespace:
 
     _MAKE = "zeros ones empty full arange eye"
     _TAKE = (
-        "add subtract multiply divide power negative equal not_equal less less_equal greater greater_equal "
-        "logical_and logical_or logical_not sign isfinite absolute sqrt square exp expm1 log log1p sin cos tanh "
-        "maximum minimum clip where matmul dot einsum concatenate stack split moveaxis expand_dims broadcast_to "
-        "flip pad take take_along_axis zeros_like ones_like empty_like full_like ascontiguousarray copyto "
-        "sum prod cumsum argmax argmin any all"
+        "add subtract multiply divide power negative absolute sign sqrt square exp expm1 log log1p "
+        "sin cos tanh equal not_equal less less_equal greater greater_equal "
+        "logical_and logical_or logical_not isfinite "
+        "maximum minimum clip where sum prod cumsum argmax argmin any all matmul dot einsum "
+        "concatenate stack split moveaxis expand_dims broadcast_to flip pad take take_along_axis "
+        "zeros_like ones_like empty_like full_like ascontiguousarray copyto"
     )
 
     def __init__(self) -> None:
@@ -192,9 +195,9 @@ class HostileNamespace:
         return lambda *arguments, **options: HostileArray(function(*_unwrap(arguments), **options))
 
     @staticmethod
-    def array(values, dtype=None):
+    def array(values, dtype=None, order="K"):
         """A copy, from a host array as well: this is an explicit transfer."""
-        return HostileArray(np.array(getattr(values, "values", values), dtype))
+        return HostileArray(np.array(getattr(values, "values", values), dtype, order=order))
 
     @staticmethod
     def asarray(values, dtype=None):

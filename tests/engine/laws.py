@@ -71,6 +71,7 @@ def _host(gradients: Any) -> list[np.ndarray | None]:
 
 
 def assert_close(found: Any, wanted: Any, dtype: Any = "float64", roundings: int = 100) -> None:
-    """Equal to within so many roundings, relative to the wanted number or to 1."""
+    """Equal to within so many roundings of the largest wanted number, or of 1."""
     precision = roundings * float(np.finfo(dtype).eps)
-    assert_allclose(found, wanted, rtol=precision, atol=precision)
+    largest = np.abs(np.asarray(wanted, float)).max(initial=1, where=np.isfinite(wanted))
+    assert_allclose(found, wanted, rtol=precision, atol=precision * largest)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import hypothesis.extra.numpy as hnp
@@ -28,7 +29,7 @@ class Case(NamedTuple):
     """Arguments of one call: arrays, Python numbers or None as inputs, and the parameters."""
 
     inputs: tuple
-    params: dict[str, Any] = {}
+    params: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,9 +154,7 @@ LAYOUTS = {
 def laid_out(draw: Any, case: Case) -> Case:
     """The same case with its arrays laid out differently in memory."""
     change = lambda x: LAYOUTS[draw(st.sampled_from(list(LAYOUTS)))](x)  # noqa: E731
-    return case._replace(
-        inputs=tuple(change(x) if isinstance(x, np.ndarray) else x for x in case.inputs)
-    )
+    return case._replace(inputs=tuple(change(x) if isinstance(x, np.ndarray) else x for x in case.inputs))
 
 
 def drawn(draw: Any, given: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
@@ -272,9 +271,7 @@ def one(
     return Sample(reference, cases())
 
 
-def pair(
-    reference: Callable, first: list = REALS, second: list = REALS, numbers: bool = True
-) -> Sample:
+def pair(reference: Callable, first: list = REALS, second: list = REALS, numbers: bool = True) -> Sample:
     """An op of two tensors that broadcast, or of a tensor and a Python number on either side."""
 
     @st.composite
@@ -442,9 +439,7 @@ def prod_or_sum(losses: np.ndarray, reduction: str, count: int) -> Any:
     return losses.sum() / (max(count, 1) if reduction == "mean" else 1)
 
 
-def cross_entropy(
-    logits: np.ndarray, targets: np.ndarray, ignore_index: int | None, reduction: str
-) -> Any:
+def cross_entropy(logits: np.ndarray, targets: np.ndarray, ignore_index: int | None, reduction: str) -> Any:
     losses, count = np.zeros(targets.shape), 0
     for place, target in np.ndenumerate(targets):
         if target != ignore_index:
@@ -623,9 +618,7 @@ SAMPLES: dict[str, Sample] = {
         function=lambda x: tg.checkpoint(lambda v: v * tg.tanh(v), x),
     ),
     # sequences
-    "rnn": Sample(
-        rnn, sequence_cases(1, 1, nonlinearity=st.sampled_from(["tanh", "relu"])), examples=8
-    ),
+    "rnn": Sample(rnn, sequence_cases(1, 1, nonlinearity=st.sampled_from(["tanh", "relu"])), examples=8),
     "lstm": Sample(lstm, sequence_cases(4, 2), examples=5),
     "gru": Sample(gru, sequence_cases(3, 1), examples=5),
 }

@@ -80,9 +80,7 @@ def gradient_for(op: Op, case: Case, number: int) -> np.ndarray | None:
     if number >= len(inputs) or not getattr(inputs[number], "requires_grad", False):
         return None
     outs = SAMPLES[op.name].call(op, inputs, params)
-    upstream = [
-        tg.tensor(np.random.default_rng(0).uniform(0.5, 1.5, o.shape), dtype=o.dtype) for o in outs
-    ]
+    upstream = [tg.tensor(np.random.default_rng(0).uniform(0.5, 1.5, o.shape), dtype=o.dtype) for o in outs]
     return tg.grad(outs, inputs[number], upstream).numpy()
 
 

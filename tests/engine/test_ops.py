@@ -1,4 +1,4 @@
-"""The laws that every op of the table obeys, checked on the samples of samples.py; then single ops' own laws."""
+"""The laws that every op of the table obeys, on the samples of samples.py; then single ops' own laws."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_gradients_have_the_shape_of_their_inputs(name: str) -> None:
     law()
 
 
-@for_each([name for name in OPS if TABLE[name].differentiable])
+@for_each(DIFFERENTIABLE)
 def test_every_derivative_can_be_shown(name: str) -> None:
     """The table's text of each derivative is a formula, not a function's name."""
     for line in TABLE[name].derivative():
@@ -186,6 +186,28 @@ def test_moments(x: np.ndarray, along: int, ddof: int) -> None:
     assert_close(tg.var(t, axis=along, ddof=ddof).numpy(), square.numpy())
     assert tg.gradcheck(lambda v: tg.var(v, axis=along, ddof=ddof), t)
     assert_close((tg.norm(t, axis=along) ** 2).numpy(), (t * t).sum(axis=along).numpy())
+
+
+@pytest.mark.parametrize("name", ["sum", "prod", "max", "min", "cumsum", "logsumexp", "norm"])
+@pytest.mark.parametrize("along", [0, -1])
+def test_a_number_reduced_along_its_one_axis(name: str, along: int) -> None:
+    """NumPy lets an array of no dimensions pass as one of one; so do value and gradient here."""
+    x = leaf(np.array(2.0))
+    out = getattr(tg, name)(x, axis=along)
+    assert out.item() == 2
+    gradient = tg.grad(out.sum(), x)
+    assert gradient.shape == ()
+    assert gradient.item() == 1
+
+
+def test_axes_may_be_given_in_every_form() -> None:
+    x = numbers((2, 3, 4))
+    y = x.numpy()
+    for source, destination in (((0, 1), (2, 0)), ((-1,), (0,)), ([1, 2], [0, 1])):
+        assert_array_equal(tg.moveaxis(x, source, destination).numpy(), np.moveaxis(y, source, destination))
+        assert tg.gradcheck(lambda v, s=source, d=destination: tg.moveaxis(v, s, d), x)
+    assert len(tg.split(x, np.int64(2), axis=0)) == len(tg.split(x, np.array([1]), axis=0)) == 2
+    assert_array_equal(tg.pad(x, np.array([[1, 0], [0, 1], [2, 2]])).numpy()[1:, :3, 2:-2], y)
 
 
 @given(arrays((4,), [0.0, 1.0, 2.0, -3.0]))
@@ -272,9 +294,7 @@ def test_cross_entropy_is_the_log_softmax_at_the_target(x: np.ndarray, targets: 
     by_hand = -(tg.log_softmax(logits) * hot).sum(axis=-1)
     loss = tg.cross_entropy(logits, targets, reduction="none")
     assert_close(loss.numpy(), by_hand.numpy())
-    assert_close(
-        tg.grad((loss * loss).sum(), logits).numpy(), tg.grad((by_hand**2).sum(), logits).numpy()
-    )
+    assert_close(tg.grad((loss * loss).sum(), logits).numpy(), tg.grad((by_hand**2).sum(), logits).numpy())
 
 
 def test_cross_entropy_of_ignored_targets_only_is_zero() -> None:

@@ -71,7 +71,7 @@ def test_a_few_steps_learn_a_text_by_heart():
 
 
 def test_tied_weights_are_one_table():
-    with pytest.raises(UsageError, match="embedding_size is 4, hidden_size 5"):
+    with pytest.raises(UsageError, match="embedding_size 4, hidden_size 5"):
         tiny(tie_weights=True)
     model = CharLM(7, embedding_size=5, hidden_size=5, tie_weights=True)
     assert model.output.weight is model.embedding.weight

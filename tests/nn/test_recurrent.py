@@ -16,7 +16,7 @@ kinds = pytest.mark.parametrize("kind", STACKS)
 
 def in_float64(module):
     """The same module with float64 weights."""
-    for path, part in list(module.named_modules()):
+    for _, part in list(module.named_modules()):
         for name, value in list(vars(part).items()):
             if isinstance(value, nn.Parameter):
                 setattr(part, name, nn.Parameter(value.numpy().astype(np.float64)))

@@ -33,7 +33,10 @@ def build(folder: Path) -> zipfile.ZipFile:
     for name in [*INSTALLED_AS, "pyproject.toml", "README.md", "LICENSE"]:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tree / name)
-    subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", folder, tree], check=True)
+    command = [sys.executable, "-m", "build", "--wheel", "--outdir", folder, tree]
+    built = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if built.returncode != 0:
+        sys.exit(built.stdout)
     [wheel] = folder.glob("*.whl")
     return zipfile.ZipFile(wheel)
 

@@ -81,6 +81,15 @@ def test_the_same_seed_gives_the_same_training(tmp_path, kind, optimizer):
         assert np.array_equal(weight, second.weights[name])
 
 
+@pytest.mark.parametrize("kind", ["lstm", "gru", "rnn"])
+def test_another_array_library_trains_alike(tmp_path, hostile, kind):
+    here = trained(tmp_path / "numpy", kind=kind, sample_every=6)
+    there = trained(tmp_path / "other", kind=kind, sample_every=6, backend=hostile.name)
+    assert there.losses == pytest.approx(here.losses, rel=1e-5)
+    assert len(there.of(events.Sampled)) == 2
+    assert load(there.folder).model.state_dict().keys() == here.weights.keys()
+
+
 def test_looking_does_not_change_the_training(tmp_path):
     """Evaluation, samples and checkpoints leave state, masks and weights as they are."""
     settings = {"dropout": 0.3, "max_steps": 30}

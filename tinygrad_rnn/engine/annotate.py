@@ -24,6 +24,7 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 class _Scope:
     module: str | None = None
     time_step: int | None = None
+    location: str | None = None  # while something is replayed: where the user asked for it
 
 
 scope = _Scope()
@@ -44,7 +45,7 @@ def detect_anomaly() -> Iterator[None]:
     operands' values, and the module, time step, file and line as far as they are known. Inside a fused
     sequence op the textbook equations are replayed to find the place. Slow: every result is checked.
     """
-    with _watching(anomaly=True):
+    with _watching(anomaly=True), np.errstate(all="ignore"):  # the error says it better
         yield
 
 
@@ -101,7 +102,7 @@ def after_forward(op: Op, inputs: tuple, params: dict, out: Any, node: Node | No
     if node is not None:
         notes = node.noted()
         notes.module, notes.time_step = scope.module, scope.time_step
-        notes.location = user_location()
+        notes.location = scope.location or user_location()
     if mode.anomaly:
         outs = out if isinstance(out, tuple) else (out,)
         if any(_first_bad(o) is not None for o in outs):
@@ -111,7 +112,7 @@ def after_forward(op: Op, inputs: tuple, params: dict, out: Any, node: Node | No
                 op.reference(TENSOR_OPS, *inputs, **params)  # raises where it happens
             bad = next(o for o in outs if _first_bad(o) is not None)
             place = node if node is not None else _Here()
-            raise _error(op, "value", bad, born, operands, place)
+            raise _error(op, "value", bad, born, _with_names(op, operands), place)
 
 
 def after_vjp(node: Node, number: int, g: Any, gradient: Any, inputs: Any) -> None:
@@ -125,9 +126,15 @@ def after_vjp(node: Node, number: int, g: Any, gradient: Any, inputs: Any) -> No
     born = not any(_first_bad(getattr(u, "array", u)) is not None for u in upstream)
     if born and node.op.reference is not None:
         _replay_backward(node, g, inputs)
-    names = node.op.input_names
-    what = f"gradient for {names[number] if names else f'input {number}'}"
-    raise _error(node.op, what, gradient, born, inputs, node)
+    seen = _with_names(node.op, inputs)
+    seen += [("result", out) for out in (node.out if isinstance(node.out, tuple) else (node.out,))]
+    seen += [("upstream gradient", u) for u in upstream]
+    raise _error(node.op, f"gradient for {seen[number][0]}", gradient, born, seen, node)
+
+
+def _with_names(op: Op, operands: Any) -> list[tuple[str, Any]]:
+    names = op.input_names or tuple(f"input {i}" for i in range(len(operands)))
+    return list(zip(names, operands, strict=False))
 
 
 def _replay_backward(node: Node, g: Any, inputs: Any) -> None:
@@ -140,7 +147,12 @@ def _replay_backward(node: Node, g: Any, inputs: Any) -> None:
         return Tensor(array, leaf_node(array, node.backend), 0, node.backend)
 
     leaves = [leaf(getattr(a, "array", a)) for a in inputs]
-    outs = node.op.reference(TENSOR_OPS, *leaves, **node.params)  # type: ignore[union-attr,misc]
+    before = scope.module, scope.location
+    scope.module, scope.location = node.module, node.location
+    try:
+        outs = node.op.reference(TENSOR_OPS, *leaves, **node.params)  # type: ignore[union-attr,misc]
+    finally:
+        scope.module, scope.location = before
     outs = outs if isinstance(outs, tuple) else (outs,)
     upstream = g if isinstance(g, (tuple, list)) else (g,)
     pairs = [(o, u) for o, u in zip(outs, upstream, strict=True) if u is not None]
@@ -171,7 +183,7 @@ def _first_bad(array: Any) -> tuple[int, ...] | None:
     return tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), host.shape))
 
 
-def _error(op: Op, what: str, bad: Any, born: bool, operands: Any, place: Any) -> AnomalyError:
+def _error(op: Op, what: str, bad: Any, born: bool, seen: list[tuple[str, Any]], place: Any) -> AnomalyError:
     index = _first_bad(bad)
     value = float(np.asarray(bad.get() if hasattr(bad, "get") else bad)[index])
     origin = (
@@ -180,9 +192,10 @@ def _error(op: Op, what: str, bad: Any, born: bool, operands: Any, place: Any) -
         else "not born here: an operand or the upstream gradient was not finite already"
     )
     lines = [f"{op.name}: the {what} is {value} at index {index} ({origin})"]
-    names = op.input_names or tuple(f"input {i}" for i in range(len(operands)))
-    for name, operand in zip(names, operands, strict=False):
-        lines.append(f"  {name} = {_value_at(operand, index, getattr(bad, 'shape', ()))}")
+    for name, value_seen in seen:
+        if value_seen is None:  # no bias, or an operand that the backward pass did not need
+            continue
+        lines.append(f"  {name} = {_value_at(value_seen, index, getattr(bad, 'shape', ()))}")
     where = [
         f"{place.name}" if place.name else None,
         f"module {place.module}" if place.module else None,
@@ -198,18 +211,18 @@ def _error(op: Op, what: str, bad: Any, born: bool, operands: Any, place: Any) -
 
 
 def _value_at(operand: Any, index: Any, shape: tuple[int, ...]) -> str:
-    """The operand's element that met at `index`, or its range where the op is not element-wise."""
+    """The operand's element at `index` (of the result, to which it may broadcast), and its range."""
     array = getattr(operand, "array", operand)
     if not hasattr(array, "dtype") or not hasattr(array, "ndim"):
         return repr(operand)
     if not hasattr(array, "reshape"):
         return f"{array.dtype}{list(array.shape)} (not kept)"
     host = array.get() if hasattr(array, "get") else np.asarray(array)
-    try:
-        if np.broadcast_shapes(host.shape, shape) == shape:
-            return repr(np.broadcast_to(host, shape)[index].item())
-    except ValueError:
-        pass
     if not host.size:
-        return f"empty {list(host.shape)}"
-    return f"{host.dtype}{list(host.shape)} from {host.min()} to {host.max()}"
+        return f"{host.dtype}{list(host.shape)}"
+    extent = f"{host.dtype}{list(host.shape)} from {host.min()} to {host.max()}"
+    try:
+        there = np.broadcast_to(host, shape)[index].item()
+    except ValueError:
+        return extent
+    return f"{there!r}, in {extent}" if host.size > 1 else repr(there)

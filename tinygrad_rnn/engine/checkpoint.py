@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..errors import GraphError
 from . import random
-from .node import Node, mode, tick
+from .node import Node, mode, tick, writes
 from .op import TABLE, Op, add_to_table
 from .tensor import Tensor, apply, enable_grad
 from .walk import partial_gradients
@@ -37,7 +38,7 @@ def checkpoint(fn: Callable[..., Any], *inputs: Any) -> Any:
         [parent for parent, _ in edges],
         # Kept not for the VJP, which computes everything again, but so that a write to one is noticed.
         (*saved, *(x.array for x in inputs if isinstance(x, Tensor))),
-        None,
+        tuple(out.array for out in outs),
         {"segment": segment},
         tuple(out.shape for out in outs),
         tuple(out.dtype for out in outs),
@@ -45,6 +46,7 @@ def checkpoint(fn: Callable[..., Any], *inputs: Any) -> Any:
     )
     node.outputs = len(outs)
     node.outputs_used = tuple(output for _, output in edges)
+    segment.made = node.seq
     results = tuple(
         Tensor(out.array, node if tracked else None, number if tracked else 0, backend)
         for number, (out, tracked) in enumerate(zip(outs, segment.tracked, strict=True))
@@ -60,7 +62,7 @@ class _Segment:
 
     def __init__(self, fn: Callable, inputs: tuple, key: random.Key) -> None:
         self.fn, self.inputs, self.key = fn, inputs, key
-        self.start = 0
+        self.start = self.made = 0
 
     def run(self) -> tuple[tuple[Tensor, ...], bool]:
         """The outputs with their graph, and whether fn gave a single tensor."""
@@ -109,6 +111,8 @@ def _vjp(F: Any, g: Any, out: Any, *saved: Any, needs: tuple[bool, ...], segment
     create_graph = any(isinstance(x, Tensor) for x in g)
     with random.replay(segment.key):
         outs, _ = segment.run()
+    if writes.last > segment.made:
+        _refuse_changed(outs, out)
     backend = outs[0].backend
     roots = [
         (o, u if isinstance(u, Tensor) else Tensor(u, None, 0, backend))
@@ -124,6 +128,17 @@ def _vjp(F: Any, g: Any, out: Any, *saved: Any, needs: tuple[bool, ...], segment
     found = iter(partial_gradients(roots, wanted, create_graph))
     raw = (x if create_graph or x is None else x.array for x in found)
     return tuple(next(raw) if need else None for need in needs)
+
+
+def _refuse_changed(outs: tuple[Tensor, ...], before: Any) -> None:
+    """Not all that fn uses is known, but a write to it shows in what fn computes."""
+    for again, first in zip(outs, before, strict=True):
+        a, b = again.array, getattr(first, "array", first)
+        if not ((a == b) | ((a != a) & (b != b))).all().item():
+            raise GraphError(
+                "checkpoint: a tensor that the function uses was written to in place since, and so it now "
+                "computes another value; call backward() before writing"
+            )
 
 
 def _forward(xp: Any, *inputs: Any, segment: _Segment) -> Any:

@@ -39,9 +39,7 @@ def zeros(
     return _make(np.zeros(_sizes(shape), dtype), requires_grad, backend)
 
 
-def ones(
-    *shape: Any, dtype: Any = DEFAULT_DTYPE, requires_grad: bool = False, backend: Any = None
-) -> Tensor:
+def ones(*shape: Any, dtype: Any = DEFAULT_DTYPE, requires_grad: bool = False, backend: Any = None) -> Tensor:
     """Ones."""
     return _make(np.ones(_sizes(shape), dtype), requires_grad, backend)
 
@@ -89,9 +87,7 @@ def eye(
     return _make(np.eye(n, m, dtype=dtype), requires_grad, backend)
 
 
-def rand(
-    *shape: Any, dtype: Any = DEFAULT_DTYPE, requires_grad: bool = False, backend: Any = None
-) -> Tensor:
+def rand(*shape: Any, dtype: Any = DEFAULT_DTYPE, requires_grad: bool = False, backend: Any = None) -> Tensor:
     """Uniform on [0, 1), from the generator that manual_seed() starts."""
     return _make(generator().random(_sizes(shape)).astype(dtype), requires_grad, backend)
 

@@ -74,6 +74,7 @@ class Node:
     """
 
     __slots__ = (
+        "__weakref__",
         "backend",
         "dtype",
         "grad",
@@ -89,7 +90,6 @@ class Node:
         "residuals",
         "seq",
         "shape",
-        "__weakref__",
     )
 
     def __init__(

@@ -28,7 +28,6 @@ from ..errors import ShapeError, TinygradError
 
 if TYPE_CHECKING:
     from .backend import Backend
-    from .tensor import Tensor
 
 P = ParamSpec("P")
 
@@ -167,9 +166,11 @@ class ArrayOps:
         op = _look_up(name)
         forward = self.backend.forward[op]
         if op.has_residuals:
+
             def function(*inputs: Any, **params: Any) -> Any:
                 return forward(*inputs, keep=False, **params)[0]
         elif op.input_names is None:
+
             def function(*inputs: Any, **params: Any) -> Any:
                 return forward(*inputs[0], **params)
         else:
@@ -342,8 +343,10 @@ def public_function(record: Op) -> Callable[..., Any]:
 def _parameters(record: Op, args: tuple, kwargs: dict) -> dict[str, Any]:
     """All parameters of a call by name, defaults filled in, so that VJPs can rely on them."""
     if len(args) > len(record.params):
-        raise TypeError(f"{record.name}() takes at most {len(record.params)} parameters: "
-                        f"{', '.join(record.params) or 'none'}")
+        raise TypeError(
+            f"{record.name}() takes at most {len(record.params)} parameters: "
+            f"{', '.join(record.params) or 'none'}"
+        )
     given = dict(zip(record.params, args, strict=False))
     for key, value in kwargs.items():
         if key not in record.params or key in given:

@@ -114,9 +114,7 @@ class Tensor:
         if self.backend.name != "numpy":
             notes.append(f"backend={self.backend.name!r}")
         if self.node is not None:
-            notes.append(
-                "requires_grad=True" if self.node.op is None else f"op={self.node.op.name!r}"
-            )
+            notes.append("requires_grad=True" if self.node.op is None else f"op={self.node.op.name!r}")
         return f"tensor({', '.join([values, *notes])})"
 
     # --- out of the graph, into Python and NumPy -------------------------------------------------
@@ -180,9 +178,7 @@ class Tensor:
 
     # --- backward --------------------------------------------------------------------------------
 
-    def backward(
-        self, gradient: Any = None, retain_graph: bool = False, create_graph: bool = False
-    ) -> None:
+    def backward(self, gradient: Any = None, retain_graph: bool = False, create_graph: bool = False) -> None:
         """Add d(self)/d(leaf) to the `grad` of every leaf that self depends on.
 
         gradient: the upstream gradient, of self's shape; needed unless self has one element.
@@ -400,13 +396,15 @@ def tensor(
     library = library_of(raw)
     stays = isinstance(data, Tensor) or (library is not None and library.name != "numpy")
     target = library if stays and library is not None and backend is None else get_backend(backend)
-    if library is target and not isinstance(raw, np.generic):
-        array = raw.copy()
+    if library is target:
+        array = target.xp.array(raw, order="C")
     else:
-        array = target.from_host(_host_array(raw) if library is None else library.to_host(raw))
+        array = target.from_host(_host_array(raw, dtype) if library is None else library.to_host(raw))
+    wanted = np.dtype(array.dtype if dtype is None else dtype).newbyteorder("=")
     _check_kind(array.dtype)
-    if dtype is not None:
-        array = array.astype(dtype)
+    _check_kind(wanted)
+    if array.dtype != wanted:
+        array = array.astype(wanted)
     return Tensor(array, leaf_node(array, target) if requires_grad else None, 0, target)
 
 
@@ -415,8 +413,8 @@ def _check_kind(dtype: Any) -> None:
         raise DtypeError(f"data of type {dtype} makes no tensor; numbers and booleans do")
 
 
-def _host_array(data: Any) -> np.ndarray:
-    """Numbers and nested lists as a NumPy array."""
+def _host_array(data: Any, dtype: Any) -> np.ndarray:
+    """Numbers and nested lists as a NumPy array, Python's floats in the default dtype unless one is given."""
     if isinstance(data, (list, tuple)) and _holds_tensors(data):
         raise DtypeError("a list of tensors is not data; join them with tg.stack or tg.concatenate")
     try:
@@ -424,7 +422,8 @@ def _host_array(data: Any) -> np.ndarray:
     except ValueError as error:
         raise ShapeError(f"nested lists of unequal length make no tensor ({error})") from None
     _check_kind(host.dtype)
-    return host.astype(DEFAULT_DTYPE) if host.dtype == np.float64 and not _holds_arrays(data) else host
+    narrow = dtype is None and host.dtype == np.float64 and not _holds_arrays(data)
+    return host.astype(DEFAULT_DTYPE) if narrow else host
 
 
 def _holds_tensors(data: Any) -> bool:
@@ -614,9 +613,7 @@ def _promoted(op: Op, inputs: tuple) -> tuple | None:
     Python float, or a function that is not defined on integers), as in PyTorch.
     """
     values = [  # an input without a derivative beside others that have one (a condition) is no number
-        x
-        for i, x in enumerate(inputs)
-        if isinstance(x, Tensor) and (not op.vjps or op.vjps[i] is not None)
+        x for i, x in enumerate(inputs) if isinstance(x, Tensor) and (not op.vjps or op.vjps[i] is not None)
     ]
     if not (op.promotes or op.floating):
         return None
@@ -628,7 +625,9 @@ def _promoted(op: Op, inputs: tuple) -> tuple | None:
         common = DEFAULT_DTYPE
     wrong = {id(x) for x in values if x.dtype != common}
     cast = TABLE["astype"]
-    return tuple(apply(cast, (x,), {"dtype": common}) if id(x) in wrong else x for x in inputs) if wrong else None
+    if not wrong:
+        return None
+    return tuple(apply(cast, (x,), {"dtype": common}) if id(x) in wrong else x for x in inputs)
 
 
 def _named(op: Op, inputs: tuple) -> list[tuple[Any, str]]:
@@ -637,9 +636,7 @@ def _named(op: Op, inputs: tuple) -> list[tuple[Any, str]]:
 
 
 def _describe(inputs: tuple) -> str:
-    return ", ".join(
-        f"{x.dtype}{list(x.shape)}" if isinstance(x, Tensor) else repr(x) for x in inputs
-    )
+    return ", ".join(f"{x.dtype}{list(x.shape)}" if isinstance(x, Tensor) else repr(x) for x in inputs)
 
 
 def _mixed_backends(op: Op, inputs: tuple) -> BackendError:
@@ -668,8 +665,11 @@ class _Recording:
 
     value: bool
 
+    def __init__(self) -> None:
+        self._before: list[bool] = []  # one for each time that it is entered
+
     def __enter__(self) -> None:
-        self.before = mode.recording
+        self._before.append(mode.recording)
         mode.recording = self.value
 
     def __exit__(
@@ -678,7 +678,7 @@ class _Recording:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        mode.recording = self.before
+        mode.recording = self._before.pop()
 
     def __call__(self, function: Callable) -> Callable:
         import functools

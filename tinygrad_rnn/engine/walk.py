@@ -252,9 +252,7 @@ def sum_to_shape(F: Any, g: Any, shape: tuple[int, ...]) -> Any:
     extra = len(g.shape) - len(shape)
     if extra < 0:
         return g
-    stretched = [
-        extra + axis for axis, size in enumerate(shape) if size == 1 and g.shape[extra + axis] != 1
-    ]
+    stretched = [extra + axis for axis, size in enumerate(shape) if size == 1 and g.shape[extra + axis] != 1]
     axes = (*range(extra), *stretched)
     summed = F.sum(g, axis=axes, keepdims=True) if axes else g
     return F.reshape(summed, summed.shape[extra:]) if extra else summed

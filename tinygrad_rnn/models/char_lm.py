@@ -46,7 +46,8 @@ class CharLM(Module):
             raise UsageError(f"dropout must be at least 0 and below 1, not {dropout}")
         if tie_weights and embedding_size != hidden_size:
             raise UsageError(
-                f"tied weights need equal sizes: embedding_size is {embedding_size}, hidden_size {hidden_size}"
+                "tied weights need equal sizes, not "
+                f"embedding_size {embedding_size}, hidden_size {hidden_size}"
             )
         self.vocab_size, self.kind, self.dropout = vocab_size, kind, dropout
         self.tie_weights = tie_weights

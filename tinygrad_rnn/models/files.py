@@ -72,9 +72,7 @@ def load(path: str | os.PathLike) -> Loaded:
     header, arrays = _read(file)
     try:
         if header["format"] != FORMAT:
-            raise CheckpointError(
-                f"{file} has format {header['format']}; this version reads format {FORMAT}"
-            )
+            raise CheckpointError(f"{file} has format {header['format']}; this version reads format {FORMAT}")
         vocabulary = Vocabulary.from_json(header["vocabulary"])
         model = CharLM(**header["model"])
         model.load_state_dict(arrays)

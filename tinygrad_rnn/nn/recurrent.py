@@ -1,8 +1,8 @@
 """Recurrent cells, one step at a time, and stacks of recurrent layers over whole sequences.
 
-The equations are in engine/ops/recurrent.py. A cell computes them as ordinary ops; a stack runs each layer as
-one fused op, or step by step by the same equations if `fused` is set to False. Names, shapes and gate order of
-the parameters are PyTorch's.
+The equations are in engine/ops/recurrent.py. A cell computes them as ordinary ops; a stack runs each layer
+as one fused op, or step by step by the same equations if `fused` is set to False. Names, shapes and gate
+order of the parameters are PyTorch's.
 """
 
 from __future__ import annotations

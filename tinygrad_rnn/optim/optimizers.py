@@ -165,6 +165,4 @@ def by_name(name: str) -> type[Any]:
     try:
         return OPTIMIZERS[name.lower()]
     except KeyError:
-        raise UsageError(
-            f"no optimiser is called {name!r}; there are {', '.join(OPTIMIZERS)}"
-        ) from None
+        raise UsageError(f"no optimiser is called {name!r}; there are {', '.join(OPTIMIZERS)}") from None

@@ -5,9 +5,9 @@ from . import (  # noqa: F401 - each enters its ops
     indexing,
     linalg,
     loss,
+    methods,
     plumbing,
     recurrent,
     reduction,
     shape,
 )
-from . import methods  # noqa: F401, I001 - attaches them to Tensor, once they are all there

@@ -61,5 +61,5 @@ def take(x: Tensor, indices: Any, axis: int | None = None) -> Tensor:
 
 @op()
 def one_hot(xp: Any, x: Any, num_classes: int, dtype: Any = "float32") -> Any:
-    """1 at place x along a new last axis of size num_classes, 0 elsewhere; all 0 for x outside 0..num_classes-1."""
+    """1 at place x along a new last axis of size num_classes, 0 elsewhere; all 0 for x out of its range."""
     return (x[..., None] == xp.arange(num_classes)).astype(dtype)

@@ -48,9 +48,7 @@ matmul = ufunc(
 # --- einsum ---------------------------------------------------------------------------------------
 
 
-def _einsum_vjp(
-    F: Any, g: Any, out: Any, *operands: Any, needs: tuple[bool, ...], subscripts: str
-) -> tuple:
+def _einsum_vjp(F: Any, g: Any, out: Any, *operands: Any, needs: tuple[bool, ...], subscripts: str) -> tuple:
     """The same sum with the upstream gradient in place of the operand, arranged as the operand was."""
     left, result = subscripts.split("->")
     letters = left.split(",")
@@ -126,12 +124,8 @@ def _diagonals(term: str, x: Tensor) -> tuple[str, Tensor]:
             if x.shape[second] != size:
                 raise ShapeError(f"einsum: letter {letter!r} stands for {size} and {x.shape[second]}")
             along = Tensor(x.backend.xp.arange(size), None, 0, x.backend)
-            moved = apply(
-                TABLE["moveaxis"], (x,), {"source": (first, second), "destination": (0, 1)}
-            )
+            moved = apply(TABLE["moveaxis"], (x,), {"source": (first, second), "destination": (0, 1)})
             x = moved[along, along]  # the diagonal comes first
             x = apply(TABLE["moveaxis"], (x,), {"source": 0, "destination": first})
             term = term[:second] + term[second + 1 :]
     return term, x
-
-

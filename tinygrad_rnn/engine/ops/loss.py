@@ -1,4 +1,4 @@
-"""Losses, each one op from raw scores (logits), so that it is exact where probabilities would round to 0 or 1.
+"""Losses, each one op from raw scores (logits): exact also where probabilities would round to 0 or 1.
 
 `reduction` is "mean", "sum" or "none" (a loss for each element).
 """
@@ -40,10 +40,7 @@ def _cross_entropy_vjp(
     if reduction == "none":
         return gradient * F.expand_dims(g, -1)
     if reduction == "mean":
-        if ignore_index is None:
-            g = g / max(targets.size, 1)
-        else:
-            g = g / F.maximum(F.sum(counts), 1.0)
+        g = g / max(targets.size, 1) if ignore_index is None else g / F.maximum(F.sum(counts), 1.0)
     return gradient * g
 
 
@@ -133,9 +130,7 @@ def _bce_targets(F: Any, g: Any, out: Any, logits: Any, targets: Any, reduction:
 
 
 @op(_bce_logits, _bce_targets, inputs=2, saves="*", promotes=True, floating=True)
-def binary_cross_entropy_with_logits(
-    xp: Any, logits: Any, targets: Any, reduction: str = "mean"
-) -> Any:
+def binary_cross_entropy_with_logits(xp: Any, logits: Any, targets: Any, reduction: str = "mean") -> Any:
     """-(t log(sigmoid(x)) + (1 - t) log(1 - sigmoid(x))) in nats, for targets between 0 and 1."""
     _same_shapes("binary_cross_entropy_with_logits", logits, targets)
     losses = xp.maximum(logits, 0) - logits * targets + xp.log1p(xp.exp(-xp.absolute(logits)))

@@ -39,9 +39,7 @@ def rnn_cell(
     return named("hidden state", F.tanh(z) if nonlinearity == "tanh" else F.relu(z))
 
 
-def lstm_cell(
-    F: Any, x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any
-) -> tuple[Any, Any]:
+def lstm_cell(F: Any, x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> tuple[Any, Any]:
     """One step of long short-term memory (Hochreiter & Schmidhuber, 1997; forget gate: Gers et al., 2000).
 
     i, f, o = sigmoid(...), g = tanh(...) of W_ih x + b_ih + W_hh h + b_hh
@@ -102,9 +100,7 @@ def lstm_steps(
     return F.stack(outputs, axis=0), h, c
 
 
-def gru_steps(
-    F: Any, x: Any, h: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any
-) -> tuple[Any, Any]:
+def gru_steps(F: Any, x: Any, h: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> tuple[Any, Any]:
     """gru_cell at every time step."""
     outputs = []
     for t in range(x.shape[0]):
@@ -169,9 +165,7 @@ def lstm(
 
 
 @op(inputs=6, joint=_sequence_vjp(kernels.gru_backward), reference=gru_steps, name="gru", **_traits)
-def gru(
-    xp: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, keep: bool = True
-) -> Any:
+def gru(xp: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, keep: bool = True) -> Any:
     """The GRU over a sequence: (outputs (T, B, H), last h (B, H)). See gru_cell."""
     _check_shapes("gru", 3, x, (h0,), w_ih, w_hh, b_ih, b_hh)
     return kernels.gru_forward(xp, x, h0, w_ih, w_hh, b_ih, b_hh, keep)

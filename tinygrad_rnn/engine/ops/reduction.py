@@ -45,7 +45,9 @@ def sum(xp: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
 
 
 @op(
-    lambda F, g, out, x, axis, keepdims: _spread(F, g, x, axis) * (1 / builtins.max(_count(x.shape, axis), 1)),
+    lambda F, g, out, x, axis, keepdims: (
+        _spread(F, g, x, axis) * (1 / builtins.max(_count(x.shape, axis), 1))
+    ),
     shapes="x",
     floating=True,
 )
@@ -208,6 +210,3 @@ def norm(xp: Any, x: Any, ord: None = None, axis: Axis = None, keepdims: bool = 
     scaled = x / scale
     length = xp.sqrt((scaled * scaled).sum(axis=axis, keepdims=True)) * scale
     return length if keepdims else length.reshape((x.sum(axis=axis)).shape)
-
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -105,9 +106,7 @@ def stack(xp: Any, *tensors: Any, axis: int = 0) -> Any:
     return xp.stack(tensors, axis=axis)
 
 
-def _split_vjp(
-    F: Any, g: Any, out: Any, x: Any, needs: Any, indices_or_sections: Any, axis: int
-) -> tuple:
+def _split_vjp(F: Any, g: Any, out: Any, x: Any, needs: Any, indices_or_sections: Any, axis: int) -> tuple:
     """The pieces' gradients joined again, zeros where a piece was not used."""
     bounds = _bounds(x.shape, indices_or_sections, axis)
     some = next(piece for piece in g if piece is not None)
@@ -125,8 +124,8 @@ def _bounds(shape: tuple[int, ...], indices_or_sections: Any, axis: int) -> list
     if not -len(shape) <= axis < len(shape):
         raise ShapeError(f"split: axis {axis} of a tensor of shape {shape}")
     size = shape[axis]
-    if isinstance(indices_or_sections, int):
-        sections = indices_or_sections
+    if isinstance(indices_or_sections, (int, np.integer)):
+        sections = int(indices_or_sections)
         if sections < 1 or size % sections:
             raise ShapeError(f"split: {size} elements do not divide into {sections} equal parts")
         return list(range(0, size + 1, size // sections)) if size else [0] * (sections + 1)
@@ -142,9 +141,7 @@ def split(xp: Any, x: Any, indices_or_sections: Any, axis: int = 0) -> Any:
     """A tuple of pieces along an axis: so many equal ones, or cut at the given places."""
     bounds = _bounds(x.shape, indices_or_sections, axis)
     before = (slice(None),) * (axis % x.ndim)
-    return tuple(
-        x[(*before, slice(start, stop))] for start, stop in zip(bounds[:-1], bounds[1:], strict=True)
-    )
+    return tuple(x[(*before, slice(start, stop))] for start, stop in itertools.pairwise(bounds))
 
 
 def _widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:

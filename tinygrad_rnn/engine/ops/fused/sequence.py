@@ -1,12 +1,12 @@
 """Forward and backward passes of RNN, LSTM and GRU over a whole sequence, on raw arrays.
 
 Each follows the same plan. Forward: a product for the inputs of all time steps, then a step at a time one
-product with the recurrent weights and the point-wise part, in place, keeping the gates. Backward: the steps in
-reverse (back-propagation through time), each giving `da`, the gradient before the nonlinearities; then every
-weight gradient as one large product over all time steps.
+product with the recurrent weights and the point-wise part, in place, keeping the gates. Backward: the steps
+in reverse (back-propagation through time), each giving `da`, the gradient before the nonlinearities; then
+every weight gradient as one large product over all time steps.
 
-Inside, a step's arrays have the features as rows and the batch as columns, (H, B) where callers see (B, H): the
-gates are then contiguous blocks of rows, which the point-wise passes and the matrix products both like best.
+Inside, a step's arrays have the features as rows and the batch as columns, (H, B) where callers see (B, H):
+the gates are then contiguous blocks of rows, which the point-wise passes and the products both like best.
 A sigmoid is computed as tanh(z / 2) / 2 + 1/2, with the halving put into the weights, so that a single tanh
 serves all gates of a step. Only functions that NumPy and CuPy share are used.
 """
@@ -49,7 +49,7 @@ def _parameter_gradients(
     flat_h = flat_x if da_h is da_x else _rows(da_h)
     return (
         xp.matmul(flat_x.T, w_ih).reshape(x.shape) if need_x else None,
-        xp.matmul(flat_x, x.reshape(-1, x.shape[-1])) if need_w_ih else None,
+        xp.matmul(flat_x, x.reshape(flat_x.shape[1], x.shape[-1])) if need_w_ih else None,
         xp.matmul(flat_h, _rows(h_before).T) if need_w_hh else None,
         flat_x.sum(axis=1) if need_b_ih else None,
         flat_h.sum(axis=1) if need_b_hh else None,
@@ -58,7 +58,8 @@ def _parameter_gradients(
 
 def _rows(a: Any) -> Any:
     """(T, H, B) -> (H, T B)"""
-    return a.swapaxes(0, 1).reshape(a.shape[1], -1)
+    steps, rows, batch = a.shape
+    return a.swapaxes(0, 1).reshape(rows, steps * batch)
 
 
 def _before(xp: Any, first: Any, outputs: Any) -> Any:
@@ -114,9 +115,7 @@ def rnn_backward(
         d *= dh
         xp.matmul(back, d, out=dh)
     need_x, _, *rest = needs
-    dx, *weights = _parameter_gradients(
-        xp, da, da, x, _before(xp, h0, out[0]), w_ih, (need_x, *rest)
-    )
+    dx, *weights = _parameter_gradients(xp, da, da, x, _before(xp, h0, out[0]), w_ih, (need_x, *rest))
     return (dx, dh.T, *weights)
 
 
@@ -212,18 +211,14 @@ def lstm_backward(xp: Any, g: Any, out: Any, inputs: Any, needs: Any, residuals:
         dc *= f
         xp.matmul(back, d, out=dh)
     need_x, _, _, *rest = needs
-    dx, *weights = _parameter_gradients(
-        xp, da, da, x, _before(xp, h0, out[0]), w_ih, (need_x, *rest)
-    )
+    dx, *weights = _parameter_gradients(xp, da, da, x, _before(xp, h0, out[0]), w_ih, (need_x, *rest))
     return (dx, dh.T, dc.T, *weights)
 
 
 # --- GRU ------------------------------------------------------------------------------------------
 
 
-def gru_forward(
-    xp: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, keep: bool
-) -> tuple:
+def gru_forward(xp: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, keep: bool) -> tuple:
     """r, z = sigmoid(...);  n = tanh(W_in x + b_in + r (W_hn h + b_hn));  h' = n + z (h - n)
 
     Residuals: gates (T, 3H, B) in the order r, z, n; the products W_hn h + b_hn (T, H, B).
