@@ -112,7 +112,7 @@ NONZERO = grid(-3, 3, without=(0,))
 POSITIVE = grid(1 / 4, 3)
 ABOVE_MINUS_ONE = grid(-3 / 4, 3)
 PROBABILITIES = grid(1 / 8, 7 / 8)
-EIGHTHS = grid(-3, 3, 1 / 4)  # never equal to one of BETWEEN
+QUARTERS = grid(-3, 3, 1 / 4)  # never equal to one of BETWEEN
 BETWEEN = grid(-3 + 1 / 8, 3, 1 / 4)
 WHOLE = grid(-2, 2, 1)  # ties are frequent
 UNRELATED = [float(np.float32(x)) for x in np.random.default_rng(0).uniform(-2, 2, 99)]  # no sum of them is 0
@@ -543,8 +543,8 @@ SAMPLES: dict[str, Sample] = {
     ),
     "softplus": one(lambda x: np.logaddexp(0, x)),
     # choosing
-    "maximum": pair(np.maximum, EIGHTHS, BETWEEN),
-    "minimum": pair(np.minimum, EIGHTHS, BETWEEN),
+    "maximum": pair(np.maximum, QUARTERS, BETWEEN),
+    "minimum": pair(np.minimum, QUARTERS, BETWEEN),
     "clip": one(
         np.clip, BETWEEN, a_min=st.sampled_from([None, -1.0, -1]), a_max=st.sampled_from([None, 1.5, 0])
     ),

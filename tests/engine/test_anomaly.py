@@ -241,7 +241,9 @@ class TestAnnotate:
         node = y.node
         assert (node.name, node.module, node.time_step, node.location) == ("gate", "cell", 2, place)
         assert repr(node) == f"<Node sqrt (2,) 'gate' in cell t=2 {place}>"
-        y.sum().backward()  # no check for numbers that are not finite
+        with tg.annotate():
+            y.sum().backward()  # no check for numbers that are not finite
+        assert x.grad is not None and np.isinf(x.grad.numpy()[0])
 
     def test_the_equations_name_their_gates(self) -> None:
         """The reference of a cell leaves named nodes at their time steps."""

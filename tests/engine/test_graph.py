@@ -381,6 +381,8 @@ def test_retain_grad() -> None:
     x.retain_grad()  # a leaf does anyway
     with pytest.raises(GraphError, match="needs no gradient"):
         tg.ones(1).retain_grad()
+    with pytest.raises(GraphError, match="needs no gradient"):
+        tg.ones(1).register_hook(lambda g: None)
 
 
 def test_retain_grad_of_one_of_several_outputs() -> None:
@@ -521,6 +523,22 @@ def test_several_outputs() -> None:
     assert_array_equal(tg.grad(outputs, x, [tg.tensor([1.0, 10.0]), None]).numpy(), [4, 24])
 
 
+def test_an_output_given_twice_counts_twice() -> None:
+    x = vector(3.0)
+    y = x * x
+    assert tg.grad([y, y, y * 2], x).item() == 24
+    parts = tg.split(vector(1.0, 2.0), 2)
+    assert tg.grad([parts[0], parts[0]], parts[0]).item() == 2
+    assert tg.grad((x * x).sum(), []) == ()
+
+
+def test_an_input_without_a_derivative_stops_the_gradient() -> None:
+    """A condition, though it may require a gradient for other reasons."""
+    x = vector(0.0, 1.0)
+    (tg.where(x, x * 2, 0.0) + x).sum().backward()
+    assert gradient_of(x) == [1.0, 3.0]
+
+
 def test_unused_outputs_of_an_op_count_as_zero() -> None:
     x = leaf(np.arange(6.0).reshape(3, 2))
     top, _, bottom = tg.split(x, 3)
@@ -551,6 +569,10 @@ def test_backward_with_create_graph() -> None:
     x.grad = None
     first.sum().backward()
     assert gradient_of(x) == [18.0]
+    x.grad = None
+    for _ in range(2):
+        (x**3).sum().backward(create_graph=True)
+    assert gradient_of(x) == [54.0] and x.grad.requires_grad  # type: ignore[union-attr]
     x.grad = None
 
 
@@ -786,3 +808,4 @@ def test_checkpoint_with_some_outputs_unused_or_constant() -> None:
     used.sum().backward()
     assert gradient_of(x) == [4.0]
     assert unused.requires_grad
+    assert tg.checkpoint(lambda v: v, x.detach()).tolist() == [2.0]

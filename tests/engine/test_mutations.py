@@ -118,6 +118,7 @@ def test_every_spoilt_vjp_is_caught(
         ("lstm", 4, lambda g: g.T, ShapeError, "lstm: the VJP for w_hh gave shape"),
         ("add", 1, lambda g: g[:2], ShapeError, r"add: the VJP for b gave shape \(2,\) .* \(3,\)"),
         ("add", 1, lambda g: g[:, None], ShapeError, r"add: the VJP for b gave shape \(3, 1\)"),
+        ("tanh", 0, lambda g: np.stack([g, g]), ShapeError, r"tanh: the VJP for x gave shape \(2, 3\)"),
         ("tanh", 0, lambda g: g[:1], ShapeError, r"tanh: the VJP for x gave shape \(1,\) .* \(3,\)"),
         ("sum", 0, lambda g: g.sum(), ShapeError, r"sum: the VJP for x gave shape \(\) .* \(3,\)"),
         ("tanh", 0, lambda g: g.astype("float32"), DtypeError, "tanh: the VJP for x gave float32 .* float64"),
@@ -231,6 +232,19 @@ def spoilt_relu(x: tg.Tensor) -> tg.Tensor:
     """Slope 2 at the kink, right elsewhere."""
     op = mutant(TABLE["relu"], 0, lambda gradient: np.where(gradient == 0, 2.0, gradient))
     return apply(op, (x,))
+
+
+def test_a_recorded_gradient_must_be_a_tensor() -> None:
+    """A VJP that calls NumPy instead of F works at first order only, and says so at the second."""
+    x = leaf(np.array(1.0))
+    out = square(lambda F, g, out, x: np.asarray(2.0))(x)
+    assert tg.grad(out, x, retain_graph=True).item() == 2
+    with pytest.raises(BackendError, match=r"square: the VJP for x gave .* not a tensor in <Backend numpy>"):
+        tg.grad(out, x, create_graph=True)
+
+
+def test_outputs_that_are_no_floats_are_left_out() -> None:
+    assert tg.gradcheck(lambda x: (x * x, tg.argmax(x), x > 0), leaf(np.array([1.0, 2.0])))
 
 
 def test_what_gradcheck_refuses() -> None:

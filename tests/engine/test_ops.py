@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from numpy.testing import assert_allclose, assert_array_equal
 
 import tinygrad_rnn as tg
+from tinygrad_rnn.engine import random
 from tinygrad_rnn.engine.op import TABLE
 from tinygrad_rnn.errors import DataError, DtypeError, ShapeError, TinygradError
 
@@ -327,6 +328,10 @@ def test_dropout_draws_anew_and_again_after_the_same_seed() -> None:
     assert not np.array_equal(first, second)
     assert_array_equal(np.stack(masks()), [first, second])
     assert abs((first == 0).mean() - 0.25) < 0.05
+    random.set_step(1)
+    assert not np.array_equal(tg.dropout(tg.ones(1000), 0.25).numpy(), first)
+    random.set_step(0)
+    assert_array_equal(tg.dropout(tg.ones(1000), 0.25).numpy(), first)
     x = tg.ones(3)
     assert tg.dropout(x, 0.5, training=False) is x
     assert not tg.dropout(x, 1.0).numpy().any()
@@ -438,6 +443,7 @@ X = tg.ones(2, 3)
         (lambda: tg.take(X, [True, False], axis=0), DtypeError, ["take", "integers"]),
         (lambda: X[2], ShapeError, ["getitem", "[2, 3]"]),
         (lambda: X[0.5], ShapeError, ["getitem", "0.5"]),
+        (lambda: X[[0.5, 1.0]], DtypeError, ["index", "float64"]),
         (lambda: X[tg.ones(2)], DtypeError, ["index", "float32"]),
         (lambda: X[np.ones((3, 2), bool)], ShapeError, ["getitem", "boolean"]),
         (lambda: tg.einsum("ij,jk", X), ShapeError, ["einsum", "2 operands", "1"]),
@@ -446,6 +452,11 @@ X = tg.ones(2, 3)
         (lambda: tg.einsum("ii->i", X), ShapeError, ["'i'", "2", "3"]),
         (lambda: tg.cross_entropy(X, np.array([0, 3])), DataError, ["target 3", "3 classes"]),
         (lambda: tg.cross_entropy(X, np.array([0, -1])), DataError, ["target -1"]),
+        (
+            lambda: tg.cross_entropy(tg.zeros(2, 3, dtype=int), np.zeros(2, int)),
+            DtypeError,
+            ["logits", "int64"],
+        ),
         (lambda: tg.cross_entropy(X, np.zeros(2)), DtypeError, ["targets", "float64"]),
         (lambda: tg.cross_entropy(X, np.array([0])), ShapeError, ["(2, 3)", "(1,)"]),
         (lambda: tg.cross_entropy(X, np.array([0, 1]), reduction="avg"), ShapeError, ["'avg'"]),

@@ -622,6 +622,51 @@ def test_own_ops_with_several_inputs_parameters_and_traits(hostile: Any) -> None
 
 
 @pytest.mark.usefixtures("own_names")
+def test_the_derivative_shown_is_the_one_that_was_given() -> None:
+    """Also of two on one line, and of one that uses a variable from outside."""
+    factor = 3.0
+
+    @tg.custom_op(lambda F, g, out, a, b: factor * g * b, lambda F, g, out, a, b: factor * g * a)
+    def triple_product(xp: Any, a: Any, b: Any) -> Any:
+        return factor * a * b
+
+    assert tg.ops["triple_product"].derivative() == ["da = factor * g * b", "db = factor * g * a"]
+
+    @tg.custom_op(eval("lambda F, g, out, x: g"))
+    def typed_somewhere(xp: Any, x: Any) -> Any:
+        return x
+
+    assert tg.ops["typed_somewhere"].derivative() == ["dx = (its source is not at hand)"]
+
+
+@pytest.mark.usefixtures("own_names")
+def test_an_own_op_may_keep_residuals() -> None:
+    """What its forward function computes for its VJP alone; not asked for where nothing is recorded."""
+    asked: list[bool] = []
+
+    def joint(F: Any, g: Any, out: Any, x: Any, needs: Any, residuals: Any) -> tuple:
+        return (g * (residuals if residuals is not None else F.cos(x)),)
+
+    @tg.custom_op(joint=joint, has_residuals=True, reference=lambda F, x: F.sin(x))
+    def own_sine(xp: Any, x: Any, keep: bool = True) -> Any:
+        asked.append(keep)
+        return xp.sin(x), xp.cos(x) if keep else None
+
+    @tg.custom_op(lambda F, g, out, x: g * F.own_sine(x))
+    def minus_cosine(xp: Any, x: Any) -> Any:
+        return -xp.cos(x)
+
+    x = leaf(np.array([0.5, 1.0]))
+    assert tg.gradcheck(own_sine, x, order=2)
+    assert tg.gradcheck(minus_cosine, x, order=2)
+    asked.clear()
+    own_sine(x.detach())
+    own_sine(x)
+    tg.grad(minus_cosine(x).sum(), x)
+    assert asked == [False, True, False]
+
+
+@pytest.mark.usefixtures("own_names")
 def test_entering_an_own_op_again_replaces_it_everywhere() -> None:
     """A notebook cell run twice: also inside the VJP of another op."""
 
@@ -656,6 +701,8 @@ def test_own_ops_that_are_refused() -> None:
         tg.custom_op(lambda F, g, out, x: g, None, inputs=1)(forward)
     with pytest.raises(TinygradError, match=r"saves \['y'\]"):
         tg.custom_op(lambda F, g, out, x: g, saves="y")(forward)
+    with pytest.raises(TinygradError, match=r"'own' keeps residuals.*reference="):
+        tg.custom_op(joint=lambda F, g, out, x, needs, residuals: (g,), has_residuals=True)(forward)
     assert "own" not in tg.ops
     assert tg.ops["tanh"].source == "built-in"
 

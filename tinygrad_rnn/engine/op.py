@@ -135,12 +135,21 @@ def _source(vjp: Callable) -> str:
     if vjp.__name__ != "<lambda>":
         return inspect.getdoc(vjp) or f"{vjp.__name__}(...)"
     code = vjp.__code__
-    for node in ast.walk(_parsed(code.co_filename)):
-        if isinstance(node, ast.Lambda) and node.lineno == code.co_firstlineno:
-            alike = compile(ast.Expression(node), "<vjp>", "eval").co_consts[0]
-            if alike.co_names == code.co_names and alike.co_consts == code.co_consts:
-                return ast.unparse(node.body)
-    return "(its source is not at hand)"
+    places = [(line, first) for line, _, first, last in code.co_positions() if first != last]
+    around = [
+        node.body
+        for node in ast.walk(_parsed(code.co_filename))
+        if isinstance(node, ast.Lambda) and places and _starts(node.body) <= places[0] < _ends(node.body)
+    ]
+    return ast.unparse(max(around, key=_starts)) if around else "(its source is not at hand)"
+
+
+def _starts(node: ast.expr) -> tuple[int, int]:
+    return node.lineno, node.col_offset
+
+
+def _ends(node: ast.expr) -> tuple[int, int]:
+    return node.end_lineno or 0, node.end_col_offset or 0
 
 
 @functools.lru_cache(maxsize=32)
@@ -210,6 +219,11 @@ def add_to_table(op: Op) -> Op:
         raise TinygradError(
             f"op {op.name!r} has {len(op.input_names or ())} inputs and {len(op.vjps)} VJPs; "
             "give one for each input, None where there is no derivative"
+        )
+    if op.has_residuals and op.reference is None:
+        raise TinygradError(
+            f"op {op.name!r} keeps residuals, which are functions of its inputs: higher derivatives need its "
+            "reference= in ordinary ops"
         )
     unknown = {*op.saves, *op.shapes} - {"*", "out", *(op.input_names or ())}
     if unknown:

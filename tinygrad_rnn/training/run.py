@@ -90,15 +90,13 @@ class RunFolder:
 def newest(runs: Path) -> Path:
     """The run under `runs` whose last checkpoint was written last. CheckpointError if there is none."""
     found = []
-    for folder in runs.iterdir() if runs.is_dir() else ():
+    for folder in runs.glob("*/"):
         try:
-            last = find_checkpoint(folder, "last")
+            found.append((find_checkpoint(folder, "last").stat().st_mtime_ns, folder))
         except CheckpointError:  # a run that died before its first checkpoint
             continue
-        if folder.is_dir():
-            found.append((last.stat().st_mtime_ns, folder))
     if not found:
-        raise CheckpointError(f"no run with a checkpoint in {runs}{'/'}; train one first: trnn train harbour")
+        raise CheckpointError(f"no run with a checkpoint in {runs}/; train one first: trnn train harbour")
     return max(found)[1]
 
 
@@ -112,9 +110,7 @@ def _toml(config: TrainConfig) -> str:
 
 
 def _toml_value(value: str | int | float) -> str:
+    if not isinstance(value, str):
+        return repr(value)
     # A JSON string is a TOML string, but for the one control character that JSON leaves bare.
-    return (
-        json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-        if isinstance(value, str)
-        else repr(value)
-    )
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
