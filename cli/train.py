@@ -43,6 +43,10 @@ def train(
     clip: Annotated[float, _option(TRAINING, "Largest norm of the gradient; inf does not clip.")] = 5.0,
     seed: Annotated[int, _option(TRAINING, "Of initial weights and dropout: same seed, same training.")] = 0,
     backend: Annotated[str, _option(TRAINING, "numpy, or cupy for an NVIDIA GPU.")] = "numpy",
+    threads: Annotated[
+        int | None,
+        _option(TRAINING, "Threads of the matrix products.", "1, all cores from 256 units a layer on"),
+    ] = None,
     encoding: Annotated[
         str, _option(TRAINING, "utf-8: a symbol is a character; bytes: a byte, for any file.")
     ] = "utf-8",

@@ -40,6 +40,7 @@ class TrainConfig:
     clip: float = 5.0  # largest norm of the gradient; infinity does not clip
     seed: int = 0
     backend: str = "numpy"
+    threads: int | None = None  # of the matrix products; None: see threads.py
 
     epochs: int | None = None
     max_steps: int | None = None
@@ -60,7 +61,7 @@ class TrainConfig:
 
         for name in ("layers", "hidden_size", "embedding_size", "batch_size", "seq_length"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("epochs", "max_steps", "eval_every", "sample_every", "checkpoint_every"):
+        for name in ("threads", "epochs", "max_steps", "eval_every", "sample_every", "checkpoint_every"):
             self._require(name, getattr(self, name) is None or getattr(self, name) >= 1, "at least 1")
         for name in ("dropout", "val_fraction"):
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")

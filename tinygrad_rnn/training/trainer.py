@@ -27,6 +27,7 @@ from .config import Plan, TrainConfig
 from .evaluation import evaluate
 from .events import bits
 from .run import RunFolder
+from .threads import limited_threads
 
 SAMPLE_LENGTH, SAMPLE_TEMPERATURE, SAMPLES = 200, 0.8, 5
 HISTORY_EVERY = 10  # steps
@@ -106,7 +107,8 @@ class Trainer:
             )
         )
         reason = None
-        with np.errstate(all="ignore"):  # what is not finite is found below, with a better message
+        # What is not finite is found below, with a better message than NumPy's.
+        with np.errstate(all="ignore"), limited_threads(self.config):
             while reason is None:
                 stepped = self._train_step()
                 reason = self._reason_to_end()
