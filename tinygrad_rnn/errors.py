@@ -15,6 +15,10 @@ class ShapeError(TinygradError, ValueError):
     """Shapes, axes or sizes that do not fit together."""
 
 
+class IndexingError(ShapeError, IndexError):
+    """An index outside a tensor's shape."""
+
+
 class DtypeError(TinygradError, TypeError):
     """A dtype or a Python type that the operation cannot take."""
 

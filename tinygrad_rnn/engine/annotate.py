@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ T = TypeVar("T")
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
-class _Scope:
+class _Scope(threading.local):
     module: str | None = None
     time_step: int | None = None
     location: str | None = None  # while something is replayed: where the user asked for it

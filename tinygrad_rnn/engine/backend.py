@@ -6,7 +6,6 @@ refuses everything CuPy would refuse, so that the switch stays honest on a machi
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -56,6 +55,9 @@ class Backend:
     def __repr__(self) -> str:
         return f"<Backend {self.name}>"
 
+    def __deepcopy__(self, memo: dict) -> Backend:
+        return self
+
     def __post_init__(self) -> None:
         # Plain attributes, since every op reads them.
         from .op import ArrayOps
@@ -69,7 +71,8 @@ def _numpy_scatter_add(out: np.ndarray, index: Any, values: np.ndarray) -> None:
     # Sorting the picks and summing runs of equal ones is several times faster than np.add.at.
     rows = index[0] if isinstance(index, tuple) and len(index) == 1 else index
     if isinstance(rows, np.ndarray) and rows.dtype.kind in "iu" and rows.size:
-        flat = rows.reshape(-1) % out.shape[0] if out.shape[0] else rows.reshape(-1)
+        flat = rows.reshape(-1).astype(np.intp)  # an index of 8 bits could not hold the number of rows
+        flat = flat % out.shape[0] if out.shape[0] else flat
         values = np.broadcast_to(values, rows.shape + out.shape[1:])
         values = values.reshape(flat.size, *out.shape[1:])
         order = np.argsort(flat, kind="stable")
@@ -118,7 +121,7 @@ _backends: dict[str, Backend] = {"numpy": NUMPY}
 _makers: dict[str, Callable[[], Backend]] = {"cupy": _cupy}
 
 
-class _Default(threading.local):
+class _Default:
     backend = NUMPY
 
 
@@ -163,12 +166,12 @@ class use_backend:  # noqa: N801 - used like a function
     """
 
     def __init__(self, name: str | Backend) -> None:
-        backend = get_backend(name)
+        self._backend = get_backend(name)
         self._before = _default.backend
-        _default.backend = backend
+        _default.backend = self._backend
 
     def __enter__(self) -> None:
-        return None
+        _default.backend = self._backend
 
     def __exit__(
         self,

@@ -1,6 +1,6 @@
 """`checkpoint(fn, *inputs)`: compute a part of the graph again in the backward pass instead of storing it.
 
-(Not the files that training writes: those are in training/checkpoint.py.)
+(Not the files that training writes: those are in models/files.py.)
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ def checkpoint(fn: Callable[..., Any], *inputs: Any) -> Any:
     """fn(*inputs), keeping of its graph only the ends; the backward pass computes it a second time.
 
     fn takes and returns a tensor or a tuple of tensors and must be a function of its arguments and of the
-    parameters it closes over, to which gradients flow as well. Dropout draws the same masks again.
+    parameters it closes over, to which gradients flow as well. What it draws at random
+    (dropout's masks, tg.rand) it draws again.
     Chen et al., 2016, "Training deep nets with sublinear memory cost".
     """
     if not mode.recording:
         return fn(*inputs)
-    segment = _Segment(fn, inputs, random.peek_key())
+    segment = _Segment(fn, inputs, random.snapshot())
     outs, single = segment.run()
     edges, saved = _frontier(outs, segment.start)
     if not edges:
@@ -60,8 +61,8 @@ class _Segment:
     edges: list[tuple[Node, int]]
     tracked: tuple[bool, ...]
 
-    def __init__(self, fn: Callable, inputs: tuple, key: random.Key) -> None:
-        self.fn, self.inputs, self.key = fn, inputs, key
+    def __init__(self, fn: Callable, inputs: tuple, taken: tuple) -> None:
+        self.fn, self.inputs, self.taken = fn, inputs, taken
         self.start = self.made = 0
 
     def run(self) -> tuple[tuple[Tensor, ...], bool]:
@@ -109,7 +110,7 @@ def _frontier(outs: tuple[Tensor, ...], start: int) -> tuple[list[tuple[Node, in
 def _vjp(F: Any, g: Any, out: Any, *saved: Any, needs: tuple[bool, ...], segment: _Segment) -> tuple:
     """Compute the segment again and differentiate it."""
     create_graph = any(isinstance(x, Tensor) for x in g)
-    with random.replay(segment.key):
+    with random.replay(segment.taken):
         outs, _ = segment.run()
     if writes.last > segment.made:
         _refuse_changed(outs, out)

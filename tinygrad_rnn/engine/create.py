@@ -89,7 +89,9 @@ def eye(
 
 def rand(*shape: Any, dtype: Any = DEFAULT_DTYPE, requires_grad: bool = False, backend: Any = None) -> Tensor:
     """Uniform on [0, 1), from the generator that manual_seed() starts."""
-    return _make(generator().random(_sizes(shape)).astype(dtype), requires_grad, backend)
+    host = generator().random(_sizes(shape)).astype(dtype)
+    below_one = np.nextafter(np.ones((), dtype), np.zeros((), dtype))  # rounding may have reached 1
+    return _make(np.minimum(host, below_one), requires_grad, backend)
 
 
 def randn(

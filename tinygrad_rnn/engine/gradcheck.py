@@ -22,7 +22,7 @@ def gradcheck(
     inputs: Tensor | Sequence[Tensor],
     eps: float = 1e-6,
     rtol: float = 1e-5,
-    atol: float = 1e-7,
+    atol: float = 1e-6,
     order: int = 1,
 ) -> bool:
     """Compare the gradients of `fn` with central differences, (f(x + eps) - f(x - eps)) / (2 eps).

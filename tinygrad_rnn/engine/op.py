@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
-from ..errors import ShapeError, TinygradError
+from ..errors import DtypeError, ShapeError, TinygradError
 
 if TYPE_CHECKING:
     from .backend import Backend
@@ -39,7 +39,8 @@ class Op:
     name        what it is called in the table, in `F` and in error messages
     forward     `forward(xp, *inputs, **params)` on raw arrays; a string names the array library's own
                 function, which is then called without any detour
-    inputs      how many leading arguments are tensors; None: any number of them
+    input_names names of the leading arguments, which are tensors; None: any number of them
+    params      the arguments after them, with their defaults
     vjps        one VJP an input; None for an input that has no derivative
     joint       or one VJP for all: `joint(F, g, out, *inputs, needs, **params)` gives a tuple, with
                 anything at the places where `needs` is False
@@ -174,14 +175,19 @@ class ArrayOps:
     def __getattr__(self, name: str) -> Callable:
         op = _look_up(name)
         forward = self.backend.forward[op]
+        function: Any
         if op.has_residuals:
 
-            def function(*inputs: Any, **params: Any) -> Any:
+            def without_residuals(*inputs: Any, **params: Any) -> Any:
                 return forward(*inputs, keep=False, **params)[0]
+
+            function = without_residuals
         elif op.input_names is None:
 
-            def function(*inputs: Any, **params: Any) -> Any:
-                return forward(*inputs[0], **params)
+            def of_sequence(sequence: Any, *values: Any, **params: Any) -> Any:
+                return forward(*sequence, **dict(zip(op.params, values, strict=False)), **params)
+
+            function = of_sequence
         else:
             function = forward
         if op.source == "built-in":  # another may be replaced
@@ -348,7 +354,8 @@ def public_function(record: Op) -> Callable[..., Any]:
     function.__doc__ = record.doc
     function.op = record
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    arguments = [inspect.Parameter(n, kind) for n in names or ("inputs",)]
+    lead = inspect.Parameter.POSITIONAL_ONLY if names and len(names) < 3 and not params else kind
+    arguments = [inspect.Parameter(n, lead) for n in names or ("inputs",)]
     arguments += [inspect.Parameter(n, kind, default=default) for n, default in params.items()]
     function.__signature__ = inspect.Signature(arguments)
     return function
@@ -371,7 +378,15 @@ def _parameters(record: Op, args: tuple, kwargs: dict) -> dict[str, Any]:
     for key, value in merged.items():
         if value is inspect.Parameter.empty:
             raise TypeError(f"{record.name}() misses {key}=")
+        if hasattr(value, "node"):
+            raise DtypeError(f"{record.name}(): {key} is a plain value, not a tensor, and gets no gradient")
+        if isinstance(value, list):  # the graph keeps it, and the caller may change it
+            merged[key] = _frozen(value)
     return merged
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(part) for part in value) if isinstance(value, list) else value
 
 
 def custom_op(

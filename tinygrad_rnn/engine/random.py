@@ -7,7 +7,6 @@ function of a key, (seed, step, number of the draw within the step), by the coun
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,7 +17,7 @@ from ..errors import UsageError
 Key = tuple[int, int, int]
 
 
-class _State(threading.local):
+class _State:
     def __init__(self) -> None:
         self.seed = 0
         self.step = 0
@@ -31,7 +30,7 @@ _state = _State()
 
 def manual_seed(seed: int) -> None:
     """Start all randomness anew from `seed`, 0 to 2**64 - 1: rand, randn, initial weights, dropout masks."""
-    if not 0 <= seed < 2**64:
+    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
         raise UsageError(f"a seed is an integer from 0 to 2**64 - 1, not {seed}")
     _state.seed = int(seed)
     _state.step = _state.draws = 0
@@ -57,20 +56,24 @@ def next_key() -> Key:
     return key
 
 
+def snapshot() -> tuple:
+    """Where all randomness stands, for replay()."""
+    return (_state.seed, _state.step, _state.draws), generator().bit_generator.state
+
+
 @contextmanager
-def replay(key: Key) -> Iterator[None]:
-    """Draw in this block as if the next key were `key`: to compute a segment once more."""
-    before = _state.seed, _state.step, _state.draws
-    _state.seed, _state.step, _state.draws = key
+def replay(taken: tuple) -> Iterator[None]:
+    """Draw in this block what was drawn after snapshot() was taken: to compute a segment once more."""
+    before = snapshot()
+    _go_to(taken)
     try:
         yield
     finally:
-        _state.seed, _state.step, _state.draws = before
+        _go_to(before)
 
 
-def peek_key() -> Key:
-    """The key that next_key() would give, without taking it."""
-    return (_state.seed, _state.step, _state.draws)
+def _go_to(taken: tuple) -> None:
+    (_state.seed, _state.step, _state.draws), generator().bit_generator.state = taken
 
 
 def keep_mask(key: Key, shape: tuple[int, ...], p: float) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import BackendError, DtypeError, GraphError, ShapeError, TinygradError
+from ..errors import BackendError, DtypeError, GraphError, IndexingError, ShapeError, TinygradError
 from . import annotate
 from .backend import Backend, get_backend, library_of
 from .node import Node, Shaped, mode, writes
@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     from .walk import HookHandle
 
 DEFAULT_DTYPE = np.dtype(np.float32)
-_NOTHING = {n: (None,) * n for n in range(64)}
+
+
+class _Nothing(dict):
+    """n -> a tuple of n times None, made once: what is kept of n inputs whose values nobody needs."""
+
+    def __missing__(self, n: int) -> tuple[None, ...]:
+        self[n] = nothing = (None,) * n
+        return nothing
+
+
+_NOTHING = _Nothing()
 _NO_PARAMS: dict[str, Any] = {}
 
 
@@ -97,8 +107,14 @@ class Tensor:
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
+        if value is None and self.node is None:
+            return
         if self.node is None or self.node.op is not None:
             raise GraphError("grad can be set on leaves that require a gradient only")
+        if value is not None and (not isinstance(value, Tensor) or value.backend is not self.backend):
+            raise DtypeError(
+                f"a gradient is a tensor in {self.backend.name} (tg.tensor makes one), not {value!r}"
+            )
         if value is not None and (value.shape != self.shape or value.dtype != self.dtype):
             raise ShapeError(
                 f"the gradient of a {self.dtype} tensor of shape {self.shape} cannot be "
@@ -241,6 +257,15 @@ class Tensor:
                 "a new tensor with tg.where or arithmetic"
             )
 
+    def __deepcopy__(self, memo: dict) -> Tensor:
+        if not self.is_leaf:
+            raise GraphError("only leaves can be copied; use detach() for a tensor that an op made")
+        twin = self.__class__.__new__(self.__class__)
+        array = self.array.copy()
+        node = None if self.node is None else leaf_node(array, self.backend)
+        Tensor.__init__(twin, array, node, 0, self.backend)
+        return twin
+
     def copy_(self, values: Any) -> Tensor:
         """Overwrite the elements in place (inside no_grad() for a leaf that requires a gradient)."""
         self[...] = values
@@ -260,6 +285,8 @@ class Tensor:
         import tinygrad_rnn
 
         name = function.__name__
+        if name in ("shape", "ndim", "size") and len(args) == 1 and not kwargs:
+            return getattr(args[0], name)
         ours = getattr(tinygrad_rnn, {"amax": "max", "amin": "min"}.get(name, name), None)
         module = getattr(function, "__module__", "numpy")
         if module not in ("numpy", "numpy.linalg") or ours is None or not callable(ours):
@@ -653,7 +680,9 @@ def _explained(op: Op, inputs: tuple, params: dict, error: Exception) -> Excepti
     if isinstance(error, (TinygradError, MemoryError)):
         return error
     shown = "".join(f", {k}={v!r}" for k, v in params.items() if not hasattr(v, "shape"))
-    kind = DtypeError if isinstance(error, (TypeError, OverflowError)) else ShapeError
+    kind: type[TinygradError] = IndexingError if isinstance(error, IndexError) else ShapeError
+    if isinstance(error, (TypeError, OverflowError)):
+        kind = DtypeError
     return kind(f"{op.name}({_describe(inputs)}{shown}): {error}")
 
 

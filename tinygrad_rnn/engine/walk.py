@@ -214,6 +214,8 @@ class Walk:
 
     def _accumulate(self, leaf: Node, g: Any) -> None:
         arriving = self._as_tensor(leaf, g)
+        if isinstance(g, Tensor):  # recorded, under create_graph: keep its node, share its array with nobody
+            arriving = Tensor(g.backend.xp.array(g.array), g.node, g.output, g.backend)
         if leaf.grad is None:
             leaf.grad = arriving
         elif self.create_graph:

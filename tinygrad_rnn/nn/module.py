@@ -11,7 +11,7 @@ from ..engine.annotate import module_scope
 from ..engine.backend import Backend, get_backend
 from ..engine.node import mode
 from ..engine.tensor import Tensor, leaf_node, no_grad, tensor
-from ..errors import ShapeError
+from ..errors import GraphError, ShapeError
 
 Self = TypeVar("Self", bound="Module")
 
@@ -34,6 +34,15 @@ class Module:
 
     training = True
     _path: str | None = None  # where the module stands in the one whose call is annotated
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        present = self.__dict__.get(name)
+        if isinstance(present, Parameter) and isinstance(value, Tensor) and not isinstance(value, Parameter):
+            raise GraphError(
+                f"{name} is a parameter and would be lost; assign an nn.Parameter, or change it in place "
+                "(copy_, or -= inside tg.no_grad())"
+            )
+        object.__setattr__(self, name, value)
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no forward()")
@@ -103,7 +112,8 @@ class Module:
             if parameter.backend is not target:
                 parameter.array = target.from_host(parameter.numpy())
                 parameter.backend = target
-                parameter.node = leaf_node(parameter.array, target)
+                if parameter.node is not None:  # one that was frozen stays so
+                    parameter.node = leaf_node(parameter.array, target)
         return self
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -141,11 +151,11 @@ class Sequential(Module):
     """Modules (or plain functions) applied one after the other."""
 
     def __init__(self, *steps: Module | Callable) -> None:
-        self._steps = steps
+        self._count = len(steps)
         for number, step in enumerate(steps):
             setattr(self, str(number), step)
 
     def forward(self, x: Any) -> Any:
-        for step in self._steps:
-            x = step(x)
+        for number in range(self._count):
+            x = getattr(self, str(number))(x)
         return x

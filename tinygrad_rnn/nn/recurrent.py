@@ -24,6 +24,12 @@ def _zero_state(x: Tensor, *shape: int) -> Tensor:
     return Tensor(x.backend.xp.zeros(shape, x.dtype), None, 0, x.backend)
 
 
+def _checked(nonlinearity: str) -> str:
+    if nonlinearity not in ("tanh", "relu"):
+        raise ShapeError(f"the nonlinearity is 'tanh' or 'relu', not {nonlinearity!r}")
+    return nonlinearity
+
+
 class _Cell(Module):
     gates: int
 
@@ -52,7 +58,7 @@ class RNNCell(_Cell):
         self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh"
     ) -> None:
         super().__init__(input_size, hidden_size, bias)
-        self.nonlinearity = nonlinearity
+        self.nonlinearity = _checked(nonlinearity)
 
     def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
         h = _zero_state(x, x.shape[0], self.hidden_size) if h is None else h
@@ -175,9 +181,18 @@ class RNN(_Stack):
 
     gates = 1
 
-    def __init__(self, *args: Any, nonlinearity: str = "tanh", **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.nonlinearity = nonlinearity
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout)
+        self.nonlinearity = _checked(nonlinearity)
 
     def _options(self) -> dict[str, Any]:
         return {"nonlinearity": self.nonlinearity}

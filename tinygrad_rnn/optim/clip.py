@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import numpy as np
+
 from ..engine.node import writes
 from ..engine.tensor import Tensor
 
@@ -19,7 +21,12 @@ def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
     total = 0.0
     for g in gradients:
         flat = g.array.reshape(-1)
-        total += float(g.backend.xp.dot(flat, flat).item())
+        with np.errstate(over="ignore"):
+            square = float(g.backend.xp.dot(flat, flat).item())
+        if not math.isfinite(square):  # perhaps only the square is too large for the dtype
+            flat = flat.astype("float64")
+            square = float(g.backend.xp.dot(flat, flat).item())
+        total += square
     norm = math.sqrt(total) if total >= 0 else total
     if math.isfinite(norm) and norm > max_norm:
         for g in gradients:

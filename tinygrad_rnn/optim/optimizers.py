@@ -21,7 +21,14 @@ class Optimizer:
     slots: tuple[str, ...] = ()  # names of the arrays remembered for each parameter
 
     def __init__(self, params: Iterable[Tensor], lr: float) -> None:
+        if isinstance(params, Tensor):
+            raise UsageError("an optimiser takes a list of parameters, such as model.parameters()")
         self.params = list(params)
+        if len({id(p) for p in self.params}) != len(self.params):
+            raise UsageError("a parameter is given to the optimiser twice")
+        for i, p in enumerate(self.params):
+            if not isinstance(p, Tensor) or not p.is_leaf:
+                raise UsageError(f"parameter {i} is no leaf tensor, so a step could not change it: {p!r}")
         if not self.params:
             raise UsageError("an optimiser needs at least one parameter")
         if lr < 0:

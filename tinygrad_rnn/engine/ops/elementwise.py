@@ -173,7 +173,7 @@ def sigmoid(xp: Any, x: Any) -> Any:
     return xp.where(x >= 0, 1, e) / (1 + e)
 
 
-@op(lambda F, g, out, x: g * (out > 0), saves="out")
+@op(lambda F, g, out, x: F.where(out > 0, g, 0.0), saves="out")
 def relu(xp: Any, x: Any) -> Any:
     """max(x, 0). Its derivative at 0 is taken as 0."""
     return xp.maximum(x, 0)
@@ -199,16 +199,16 @@ def softplus(xp: Any, x: Any) -> Any:
 
 maximum = ufunc(
     "maximum",
-    lambda F, g, out, a, b: F.where(a == b, 0.5 * g, g * (a > b)),
-    lambda F, g, out, a, b: F.where(a == b, 0.5 * g, g * (b > a)),
+    lambda F, g, out, a, b: F.where(a == b, 0.5 * g, F.where(a > b, g, 0.0)),
+    lambda F, g, out, a, b: F.where(a == b, 0.5 * g, F.where(b > a, g, 0.0)),
     arguments="a b",
     saves="*",
     doc="The larger of a and b. Where they tie, each gets half of the gradient.",
 )
 minimum = ufunc(
     "minimum",
-    lambda F, g, out, a, b: F.where(a == b, 0.5 * g, g * (a < b)),
-    lambda F, g, out, a, b: F.where(a == b, 0.5 * g, g * (b < a)),
+    lambda F, g, out, a, b: F.where(a == b, 0.5 * g, F.where(a < b, g, 0.0)),
+    lambda F, g, out, a, b: F.where(a == b, 0.5 * g, F.where(b < a, g, 0.0)),
     arguments="a b",
     saves="*",
     doc="The smaller of a and b. Where they tie, each gets half of the gradient.",
@@ -218,8 +218,8 @@ minimum = ufunc(
 def _clip_vjp(F: Any, g: Any, out: Any, x: Any, a_min: Any, a_max: Any) -> Any:
     """g [a_min <= x <= a_max]"""
     if a_min is not None:
-        g = g * (x >= a_min)
-    return g if a_max is None else g * (x <= a_max)
+        g = F.where(x >= a_min, g, 0.0)
+    return g if a_max is None else F.where(x <= a_max, g, 0.0)
 
 
 @op(_clip_vjp, saves="x", numpy="clip")

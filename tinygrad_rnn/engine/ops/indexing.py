@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import DtypeError, ShapeError
 from ..backend import Backend
 from ..op import TABLE, op
-from ..tensor import Tensor, apply, raw_index
+from ..tensor import Tensor, apply, raw_index, tensor
 
 
 @op(lambda F, g, out, x, index: F.scatter(g, index=index, shape=x.shape), shapes="x")
@@ -48,6 +48,7 @@ def take(x: Tensor, indices: Any, axis: int | None = None) -> Tensor:
     The axis is replaced by the shape of `indices`: rows of an embedding table W of shape (V, D) for
     symbols of shape (T, B), `take(W, symbols, axis=0)`, have shape (T, B, D).
     """
+    x = x if isinstance(x, Tensor) else tensor(x)
     if isinstance(indices, (list, tuple)):
         indices = np.asarray(indices, None if np.size(indices) else np.int64)
     if getattr(indices, "dtype", np.dtype(type(indices))).kind not in "iu":

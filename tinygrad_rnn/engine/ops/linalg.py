@@ -85,7 +85,8 @@ def einsum(subscripts: str, *operands: Any) -> Tensor:
     Everything NumPy's string form takes: implicit results, an ellipsis, a letter twice in one operand
     (its diagonal).
     """
-    tensors = [x if isinstance(x, Tensor) else tensor(x) for x in operands]
+    home = next((x.backend for x in operands if isinstance(x, Tensor)), None)
+    tensors = [x if isinstance(x, Tensor) else tensor(x, backend=home) for x in operands]
     left, arrow, result = subscripts.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(tensors):
@@ -103,6 +104,8 @@ def einsum(subscripts: str, *operands: Any) -> Tensor:
             own = x.ndim - len(term.replace("...", ""))
             terms[n] = term.replace("...", ellipsis[len(ellipsis) - own :])
     if arrow:
+        if ellipsis and "..." not in result:
+            raise ShapeError(f"einsum: {subscripts!r} sums over '...'; name it in the result")
         result = result.replace("...", ellipsis)
     else:
         joined = "".join(terms)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ...errors import DataError, DtypeError, ShapeError
@@ -15,10 +16,16 @@ def _reduced(values: Any, reduction: str, count: Any = None) -> Any:
     if reduction == "none":
         return values
     if reduction == "sum":
-        return values.sum()
+        return values.sum(dtype=_wide(values))
     if reduction == "mean":
-        return values.sum() / (max(values.size, 1) if count is None else count)
+        # Times 1/n: in float16 the number of elements itself may be too large.
+        return values.sum(dtype=_wide(values)) * (1 / (max(values.size, 1) if count is None else count))
     raise ShapeError(f"reduction is 'mean', 'sum' or 'none', not {reduction!r}")
+
+
+def _wide(values: Any) -> Any:
+    """What to add up in: a sum in float16 soon leaves its range."""
+    return "float32" if values.dtype == "float16" else values.dtype
 
 
 def _counted(xp: Any, targets: Any, ignore_index: int | None) -> Any:
@@ -35,12 +42,14 @@ def _cross_entropy_vjp(
     hot = F.one_hot(targets, num_classes=logits.shape[-1], dtype=logits.dtype)
     gradient = F.softmax(logits, axis=-1) - hot
     if ignore_index is not None:
-        counts = F.astype(targets != ignore_index, dtype=logits.dtype)
-        gradient = gradient * F.expand_dims(counts, -1)
+        gradient = F.where(F.expand_dims(targets != ignore_index, -1), gradient, 0.0)
     if reduction == "none":
         return gradient * F.expand_dims(g, -1)
     if reduction == "mean":
-        g = g / max(targets.size, 1) if ignore_index is None else g / F.maximum(F.sum(counts), 1.0)
+        if ignore_index is None:
+            g = g * (1 / max(targets.size, 1))
+        else:
+            g = g / F.astype(F.maximum(F.sum(targets != ignore_index), 1), dtype=logits.dtype)
     return gradient * g
 
 
@@ -59,6 +68,8 @@ def cross_entropy(
     """
     if logits.dtype.kind != "f":
         raise DtypeError(f"cross_entropy: logits must be floats, not {logits.dtype}")
+    if not hasattr(targets, "dtype"):
+        raise DtypeError(f"cross_entropy: targets must be an integer tensor, not {targets!r}")
     if targets.dtype.kind not in "iu":
         raise DtypeError(f"cross_entropy: targets must be integers (classes), not {targets.dtype}")
     if not logits.ndim or targets.shape != logits.shape[:-1]:
@@ -86,17 +97,15 @@ def cross_entropy(
 def _scaled(F: Any, g: Any, x: Any, reduction: str) -> Any:
     """The upstream gradient of each element's own loss."""
     if reduction == "mean":
-        size = 1
-        for n in x.shape:
-            size *= n
-        return g / max(size, 1)
+        return g * (1 / max(math.prod(x.shape), 1))
     return g
 
 
 def _same_shapes(name: str, a: Any, b: Any) -> None:
-    if a.shape != b.shape:
+    shapes = [getattr(x, "shape", ()) for x in (a, b)]
+    if shapes[0] != shapes[1] or not hasattr(b, "shape"):
         raise ShapeError(
-            f"{name}: input of shape {a.shape} and target of shape {b.shape} must agree; a loss does not "
+            f"{name}: input of shape {shapes[0]} and target of shape {shapes[1]} must agree; a loss does not "
             "broadcast, since that is nearly always a mistake"
         )
 
@@ -116,7 +125,7 @@ def mse(xp: Any, input: Any, target: Any, reduction: str = "mean") -> Any:
     """(input - target)**2, for shapes that agree."""
     _same_shapes("mse", input, target)
     difference = input - target
-    return _reduced(difference * difference, reduction)
+    return xp.asarray(_reduced(difference * difference, reduction)).astype(difference.dtype)
 
 
 def _bce_logits(F: Any, g: Any, out: Any, logits: Any, targets: Any, reduction: str) -> Any:
@@ -134,4 +143,4 @@ def binary_cross_entropy_with_logits(xp: Any, logits: Any, targets: Any, reducti
     """-(t log(sigmoid(x)) + (1 - t) log(1 - sigmoid(x))) in nats, for targets between 0 and 1."""
     _same_shapes("binary_cross_entropy_with_logits", logits, targets)
     losses = xp.maximum(logits, 0) - logits * targets + xp.log1p(xp.exp(-xp.absolute(logits)))
-    return _reduced(losses, reduction)
+    return xp.asarray(_reduced(losses, reduction)).astype(losses.dtype)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...errors import DtypeError
+from ..node import mode
 from ..op import TABLE, Op
 from ..tensor import Tensor, apply
 from . import elementwise, indexing, plumbing, reduction, shape
@@ -85,6 +86,18 @@ def _reflected(op: Op) -> Callable:
     return operator
 
 
+def _in_place(op: Op) -> Callable:
+    """Inside no_grad, `w -= step` changes a leaf that requires a gradient in place: a new tensor of the same
+    name would silently stop being learnt. In all other cases `x -= y` means x = x - y."""
+
+    def operator(self: Tensor, other: Any) -> Any:
+        if self.node is None or self.node.op is not None or mode.recording:
+            return NotImplemented
+        return self.copy_(apply(op, (self, other)))
+
+    return operator
+
+
 def _unary(op: Op) -> Callable:
     def operator(self: Tensor) -> Any:
         return apply(op, (self,))
@@ -117,6 +130,7 @@ def _transpose(self: Tensor, *axes: Any) -> Tensor:
 for name, op_name in OPERATORS.items():
     setattr(Tensor, f"__{name}__", _binary(TABLE[op_name]))
     setattr(Tensor, f"__r{name}__", _reflected(TABLE[op_name]))
+    setattr(Tensor, f"__i{name}__", _in_place(TABLE[op_name]))
 for name, op_name in COMPARISONS.items():
     setattr(Tensor, f"__{name}__", _binary(TABLE[op_name]))
 for name, op_name in UNARY.items():

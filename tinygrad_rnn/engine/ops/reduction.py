@@ -28,6 +28,12 @@ def _kept(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
     return tuple(1 if i in axes else size for i, size in enumerate(shape))
 
 
+def _left(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
+    """`shape` without the reduced axes."""
+    axes = _axes(axis, len(shape))
+    return tuple(size for i, size in enumerate(shape) if i not in axes)
+
+
 def _count(shape: tuple[int, ...], axis: Axis) -> int:
     """How many elements go into each result."""
     return math.prod(shape[a] for a in _axes(axis, len(shape)))
@@ -148,7 +154,7 @@ def logsumexp(xp: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any
     """log(sum(exp(x))) over axes, for any finite x: the largest element is taken out first."""
     top = x.max(axis=axis, keepdims=True)
     total = xp.log(xp.exp(x - top).sum(axis=axis, keepdims=True)) + top
-    return total if keepdims else total.reshape(x.max(axis=axis).shape)
+    return total if keepdims else total.reshape(_left(x.shape, axis))
 
 
 @op(
@@ -209,4 +215,4 @@ def norm(xp: Any, x: Any, ord: None = None, axis: Axis = None, keepdims: bool = 
     scale = xp.where((scale == 0) | ~xp.isfinite(scale), 1, scale).astype(x.dtype)
     scaled = x / scale
     length = xp.sqrt((scaled * scaled).sum(axis=axis, keepdims=True)) * scale
-    return length if keepdims else length.reshape((x.sum(axis=axis)).shape)
+    return length if keepdims else length.reshape(_left(x.shape, axis))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
 
-from ...errors import ShapeError
+from ...errors import DtypeError, ShapeError
 from ..op import op
 from ..tensor import Tensor
 
@@ -75,9 +76,7 @@ def _concatenate_vjp(
     gradients, start = [], 0
     for x, need in zip(inputs, needs, strict=True):
         if axis is None:
-            size = 1
-            for n in x.shape:
-                size *= n
+            size = math.prod(x.shape)
             piece = F.reshape(g[start : start + size], x.shape) if need else None
         else:
             size = x.shape[axis]
@@ -153,15 +152,17 @@ def _widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
     return [(before, after) for before, after in pairs]
 
 
-def _pad_vjp(F: Any, g: Any, out: Any, x: Any, pad_width: Any, constant_values: float) -> Any:
+def _pad_vjp(F: Any, g: Any, out: Any, x: Any, pad_width: Any, mode: str, constant_values: float) -> Any:
     """The part of g where x was."""
     widths = _widths(pad_width, len(x.shape))
     return g[tuple(slice(b, b + n) for (b, _), n in zip(widths, x.shape, strict=True))]
 
 
 @op(_pad_vjp, shapes="x")
-def pad(xp: Any, x: Any, pad_width: Any, constant_values: float = 0) -> Any:
+def pad(xp: Any, x: Any, pad_width: Any, mode: str = "constant", constant_values: float = 0) -> Any:
     """Elements of a constant value put around x: pad_width is n, (before, after), or a pair an axis."""
+    if mode != "constant":
+        raise DtypeError(f"tg.pad: the only mode is 'constant', not {mode!r}")
     return xp.pad(x, _widths(pad_width, x.ndim), constant_values=constant_values) if x.ndim else x
 
 
