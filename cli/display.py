@@ -133,7 +133,8 @@ class Display:
         self._print(line)
 
     def _print(self, line: str | Text) -> None:
-        self.console.print(Text(printable(line)) if isinstance(line, str) else line)
+        # Not cut into lines here: a path must stay in one piece for whoever copies it.
+        self.console.print(Text(printable(line)) if isinstance(line, str) else line, soft_wrap=True)
 
     def _parts(self, event: events.Stepped) -> list[str]:
         left = event.elapsed * (1 - event.progress) / max(event.progress, 1e-9)

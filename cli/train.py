@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +40,7 @@ def train(
         int, _option(TRAINING, "Symbols a window: how far back in time the gradient flows.")
     ] = 50,
     optimizer: Annotated[str, _option(TRAINING, "sgd, adam, adamw, adagrad or rmsprop.")] = "adam",
-    lr: Annotated[float, _option(TRAINING, "Learning rate at the start; falls to 0 along a cosine.")] = 4e-3,
+    lr: Annotated[float, _option(TRAINING, "Learning rate at the start; falls to 0 along a cosine.")] = 8e-3,
     clip: Annotated[float, _option(TRAINING, "Largest norm of the gradient; inf does not clip.")] = 5.0,
     seed: Annotated[int, _option(TRAINING, "Of initial weights and dropout: same seed, same training.")] = 0,
     backend: Annotated[str, _option(TRAINING, "numpy, or cupy for an NVIDIA GPU.")] = "numpy",
@@ -105,6 +106,7 @@ def _stopping(trainer: Trainer) -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         trainer.stop()
+        print("\rfinishing this step, then saving; Ctrl-C again ends at once", file=sys.stderr)
 
     before = signal.signal(signal.SIGINT, stop)
     try:

@@ -88,6 +88,9 @@ def test_every_option_arrives(trnn, folder):
     }
     options = [part for name, value in given.items() for part in (f"--{name}", value)]
     assert trnn("train", "text.txt", *options, "--run", "run")[0] == 0
+    made = load(folder / "run").model.config()
+    sizes = {"kind": "gru", "num_layers": 2, "hidden_size": 7, "embedding_size": 6, "dropout": 0.25}
+    assert made.items() >= sizes.items()
     written = tomllib.loads((folder / "run" / "config.toml").read_text())
     assert written == {"corpus": "text.txt"} | {
         name.replace("-", "_"): value for name, value in given.items()
@@ -218,7 +221,7 @@ def test_bad_checkpoints(trnn, run, folder):
     (folder / "emptied").mkdir()
     fails(trnn("sample"), 4, "no run with a checkpoint in runs/")
     fails(trnn("sample", "missing"), 4, "missing does not exist")
-    fails(trnn("sample", "emptied"), 4, "without a checkpoint")
+    fails(trnn("sample", "emptied"), 4, "nor a folder with one in it")
     fails(trnn("sample", "text.txt"), 4, "text.txt is not a checkpoint")
     fails(trnn("sample", "garbage.safetensors"), 4, "garbage.safetensors is not a checkpoint")
     fails(trnn("sample", "foreign.safetensors"), 4, "not one of this program")

@@ -43,7 +43,7 @@ def test_ctrl_c_saves_and_exits_130(folder):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == b""
+    assert err == b"\rfinishing this step, then saving; Ctrl-C again ends at once\n"
     [line] = [line for line in out.decode().splitlines() if line.startswith("interrupted at step")]
     step = int(re.search(r"step (\d+)", line)[1])
     [checkpoint] = (folder / "run" / "checkpoints").iterdir()

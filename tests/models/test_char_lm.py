@@ -153,7 +153,7 @@ def test_files_that_are_no_checkpoints(tmp_path):
     with pytest.raises(CheckpointError, match="does not exist"):
         load(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointError, match="a folder without a checkpoint"):
+    with pytest.raises(CheckpointError, match="neither a checkpoint nor a folder with one"):
         load(tmp_path / "empty")
 
 
@@ -167,6 +167,26 @@ def test_a_checkpoint_of_another_shape_shows_the_shapes(tmp_path):
     header = {"format": 1, "model": tiny().config(), "vocabulary": WORDS.to_json(), "meta": {}}
     save_file(arrays, path, {"tinygrad_rnn": json.dumps(header)})
     with pytest.raises(CheckpointError, match=r"output.bias has shape \(3,\) instead of \(7,\)"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vocab_size": 9}, "the vocabulary has 7 symbols, the model 9"),
+        ({"num_layers": 10**9}, "its description"),
+        ({"hidden_size": 10**12}, "its description"),
+        ({"surprise": 1}, "the model is described by"),
+    ],
+)
+def test_a_description_that_does_not_fit_its_arrays(tmp_path, change, message):
+    from safetensors.numpy import load_file, save_file
+
+    path = tmp_path / "m.safetensors"
+    save(path, tiny(), WORDS, {})
+    header = {"format": 1, "model": tiny().config() | change, "vocabulary": WORDS.to_json(), "meta": {}}
+    save_file(load_file(path), path, {"tinygrad_rnn": json.dumps(header)})
+    with pytest.raises(CheckpointError, match=message):
         load(path)
 
 

@@ -307,6 +307,30 @@ def test_history_and_samples_tell_what_happened(tmp_path):
     assert "--- step 20, epoch 2 ---\n" + training.of(events.Sampled)[0].text in samples
 
 
+def test_a_loss_that_is_finite_but_absurd_is_divergence(tmp_path):
+    training = Training(tmp_path, lr=1e9, optimizer="adam", max_steps=50)
+    with pytest.raises(DivergedError, match=r"the loss is .* at step \d+; .*a smaller --lr"):
+        training.run()
+
+
+def test_predictions_that_overflow_are_divergence(tmp_path):
+    training = Training(tmp_path, sample_every=1, max_steps=1)
+    with tg.no_grad():
+        training.trainer.model.output.bias.copy_(np.full(len(training.trainer.corpus.vocabulary), 3e38))
+        training.trainer.model.output.weight.copy_(training.trainer.model.output.weight * 1e38)
+    with pytest.raises(DivergedError):
+        training.run()
+
+
+def test_dropout_drops_and_each_step_draws_its_own_mask(tmp_path):
+    with_dropout = trained(tmp_path / "a", dropout=0.5, lr=1e-30)
+    without = trained(tmp_path / "b", dropout=0.0, lr=1e-30)
+    assert with_dropout.losses != without.losses
+    text = "ab" * 300  # every window alike, and nothing is learnt: only the masks differ
+    alike = trained(tmp_path / "c", text=text, dropout=0.5, lr=1e-30, batch_size=1, seq_length=500)
+    assert len(set(alike.losses)) == len(alike.losses)
+
+
 def test_a_short_text_says_so(tmp_path):
     assert trained(tmp_path, batch_size=1000).of(events.Started)[0].streams == 56
     with pytest.raises(DataError, match=r"needs? 701 symbols, found 561 \(624 symbols in all, 63 held out\)"):

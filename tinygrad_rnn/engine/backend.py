@@ -98,8 +98,7 @@ def _cupy() -> Backend:
         import cupy  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         raise BackendError(
-            "the cupy backend needs CuPy: pip install 'tinygrad-rnn[gpu]' for CUDA 13, "
-            "'tinygrad-rnn[gpu12]' for CUDA 12"
+            "the cupy backend needs CuPy: pip install cupy-cuda13x for CUDA 13, cupy-cuda12x for CUDA 12"
         ) from None
     try:
         devices = cupy.cuda.runtime.getDeviceCount()

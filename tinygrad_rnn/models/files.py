@@ -6,6 +6,7 @@ configuration, the vocabulary, how the training stood) is one metadata entry of 
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from pathlib import Path
@@ -74,14 +75,29 @@ def load(path: str | os.PathLike) -> Loaded:
         if header["format"] != FORMAT:
             raise CheckpointError(f"{file} has format {header['format']}; this version reads format {FORMAT}")
         vocabulary = Vocabulary.from_json(header["vocabulary"])
-        model = CharLM(**header["model"])
-        model.load_state_dict(arrays)
-        meta = header["meta"]
+        model = _fitting(header["model"], len(vocabulary), arrays)
+        meta = dict(header["meta"])
     except CheckpointError:
         raise
-    except (KeyError, TypeError, ValueError, TinygradError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, MemoryError, TinygradError) as error:
         raise CheckpointError(f"{file} does not hold a model of this program: {error}") from None
     return Loaded(model.eval(), vocabulary, meta)
+
+
+def _fitting(config: dict[str, Any], symbols: int, arrays: dict[str, np.ndarray]) -> CharLM:
+    """The model of a header, with its weights. Its sizes must be the arrays' before memory is asked for."""
+    if set(config) != set(inspect.signature(CharLM).parameters):
+        raise CheckpointError(f"the model is described by {sorted(config)}")
+    if config["vocab_size"] != symbols:
+        raise CheckpointError(f"the vocabulary has {symbols} symbols, the model {config['vocab_size']}")
+    layers = sum(name.startswith("rnn.weight_hh_") for name in arrays)
+    table, hidden = arrays["embedding.weight"].shape, arrays["rnn.weight_hh_l0"].shape[1]
+    sizes = (config["vocab_size"], config["embedding_size"], config["hidden_size"], config["num_layers"])
+    if (*table, hidden, layers) != sizes:
+        raise CheckpointError(f"its arrays have sizes {(*table, hidden, layers)}, its description {sizes}")
+    model = CharLM(**config)
+    model.load_state_dict(arrays)
+    return model
 
 
 def find_checkpoint(path: Path, which: str = "best") -> Path:
@@ -94,7 +110,7 @@ def find_checkpoint(path: Path, which: str = "best") -> Path:
     best = [p for p in [path / "best.safetensors"] if p.is_file()]
     ordered = [*numbered, *best] if which == "best" else [*best, *numbered]
     if not ordered:
-        raise CheckpointError(f"{path} is a folder without a checkpoint in it")
+        raise CheckpointError(f"{path} is neither a checkpoint nor a folder with one in it")
     return ordered[-1]
 
 
@@ -107,7 +123,7 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             if KEY not in metadata:
                 raise CheckpointError(f"{file} is a safetensors file, but not one of this program")
             return json.loads(metadata[KEY]), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, RecursionError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{file} is not a checkpoint, or is damaged: {error}") from None

@@ -12,6 +12,7 @@ from ..optim import by_name
 from ..text.vocabulary import ENCODINGS
 
 DEFAULT_EPOCHS, DEFAULT_STEPS = 10, 4000
+LARGEST = 2**16  # of a size or a number of layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class TrainConfig:
     batch_size: int = 50
     seq_length: int = 50
     optimizer: str = "adam"
-    lr: float = 4e-3
+    lr: float = 8e-3
     clip: float = 5.0  # largest norm of the gradient; infinity does not clip
     seed: int = 0
     backend: str = "numpy"
@@ -61,10 +62,12 @@ class TrainConfig:
 
         for name in ("layers", "hidden_size", "embedding_size", "batch_size", "seq_length"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
+            self._require(name, getattr(self, name) <= LARGEST, f"at most {LARGEST}")
         for name in ("threads", "epochs", "max_steps", "eval_every", "sample_every", "checkpoint_every"):
             self._require(name, getattr(self, name) is None or getattr(self, name) >= 1, "at least 1")
         for name in ("dropout", "val_fraction"):
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        self._require("threads", self.threads is None or self.threads <= 1024, "at most 1024")
         self._require("lr", 0 < self.lr < math.inf, "a positive number")
         self._require("clip", self.clip > 0, "a positive number")
         self._require("minutes", self.minutes is None or 0 < self.minutes < math.inf, "a positive number")

@@ -32,14 +32,17 @@ class RunFolder:
         self.path = path
         self.best = path / "best.safetensors"
         self.checkpoints = path / "checkpoints"
+        self._samples = path / "samples.txt"
 
     @classmethod
     def create(cls, path: Path, config: TrainConfig) -> RunFolder:
         """Start a run in `path`, made if it does not exist. UsageError if it holds a run already."""
         run = cls(path)
+        if str(path) in ("", "."):
+            raise UsageError("a run needs a folder of its own; name one")
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is a file; a run needs a folder")
-        if any(p.exists() for p in (run._config, run._history, run.checkpoints, run.best)):
+        if any(p.exists() for p in (run._config, run._history, run._samples, run.checkpoints, run.best)):
             raise UsageError(f"{path} holds a run already; choose another folder for a new one")
         run.checkpoints.mkdir(parents=True)
         write_atomically(run._config, _toml(config).encode("utf-8", "replace"))
@@ -75,7 +78,7 @@ class RunFolder:
 
     def append_sample(self, heading: str, text: str) -> None:
         """Add to samples.txt."""
-        with open(self.path / "samples.txt", "a", encoding="utf-8", errors="replace", newline="") as file:
+        with open(self._samples, "a", encoding="utf-8", errors="replace", newline="") as file:
             file.write(f"--- {heading} ---\n{text}\n\n")
 
     @property

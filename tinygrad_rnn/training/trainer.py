@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -148,6 +148,10 @@ class Trainer:
         loss, state = self.model.loss(inputs, targets, self.state)
         self.state = detach_state(state)
         nats = self._finite(loss.item(), "the loss")
+        if nats > 1000 * math.log(
+            max(len(self.corpus.vocabulary), 2)
+        ):  # a thousand times worse than guessing
+            self._diverged(f"the loss is {nats:.4g}")
         loss.backward()
         grad_norm = self._finite(
             clip_grad_norm_(self.parameters, self.config.clip), "the norm of the gradient"
@@ -233,20 +237,27 @@ class Trainer:
         self._samples += 1
         vocabulary = self.corpus.vocabulary
         symbols = sample(self.model, opening(vocabulary), SAMPLE_LENGTH, SAMPLE_TEMPERATURE, seed=self.step)
-        text = vocabulary.decode(list(symbols))
+        try:
+            text = vocabulary.decode(list(symbols))
+        except CheckpointError:  # finite weights, but so large that the predictions are not
+            self._finite(math.nan, "the model's prediction")
+            raise
         self.run.append_sample(f"step {self.step}, epoch {self.epoch}", text)
         self._emit(events.Sampled(self.step, self.epoch, text))
 
     def _finite(self, value: float, what: str) -> float:
         """`value`, unless it is NaN or infinite: DivergedError says when, and what is left."""
-        if math.isfinite(value):
-            return value
+        if not math.isfinite(value):
+            self._diverged(f"{what} is {value}")
+        return value
+
+    def _diverged(self, what: str) -> NoReturn:
         try:
             kept = f"the last good checkpoint is {files.find_checkpoint(self.run.path, 'last')}"
         except CheckpointError:
             kept = "there is no checkpoint from before"
         raise DivergedError(
-            f"{what} is {value} at step {self.step}; {kept}; a smaller --lr (it is {self.config.lr:g}) or "
+            f"{what} at step {self.step}; {kept}; a smaller --lr (it is {self.config.lr:g}) or "
             f"--clip (it is {self.config.clip:g}) may help"
         )
 
