@@ -347,6 +347,8 @@ def test_numpys_functions_work_and_keep_the_graph(function: Callable) -> None:
         (lambda: np.tanh(T, out=np.zeros((2, 3))), "np.tanh.*use tg.tanh without out"),
         (lambda: np.add.reduce(T), "np.add.reduce does not work.*tg.add"),
         (lambda: np.multiply.outer(T, T), "np.multiply.outer"),
+        (lambda: np.square(T), r"np.square does not work on tensors; use x \* x"),
+        (lambda: np.dot(T, T), "numpy.dot does not work on tensors; use tg.matmul"),
         (lambda: np.median(T), "numpy.median does not work on tensors.*detach"),
         (lambda: np.sort(T), "numpy.sort"),
         (lambda: np.linalg.inv(T), "numpy.linalg.inv"),

@@ -277,7 +277,9 @@ class Tensor:
         op = _numpy_names().get(ufunc.__name__)
         if method != "__call__" or kwargs or op is None:
             what = f"np.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
-            hint = f"use tg.{op.name} without {', '.join(kwargs) or method}" if op else _TO_NUMPY
+            hint = (
+                f"use tg.{op.name} without {', '.join(kwargs) or method}" if op else _instead(ufunc.__name__)
+            )
             raise DtypeError(f"{what} does not work on tensors; {hint}")
         return apply(op, inputs)
 
@@ -290,7 +292,7 @@ class Tensor:
         ours = getattr(tinygrad_rnn, {"amax": "max", "amin": "min"}.get(name, name), None)
         module = getattr(function, "__module__", "numpy")
         if module not in ("numpy", "numpy.linalg") or ours is None or not callable(ours):
-            raise DtypeError(f"{module}.{name} does not work on tensors; {_TO_NUMPY}")
+            raise DtypeError(f"{module}.{name} does not work on tensors; {_instead(name)}")
         try:
             return ours(*args, **kwargs)
         except TypeError as error:
@@ -361,7 +363,32 @@ class Tensor:
         def take(self, indices: Any, axis: int | None = None) -> Tensor: ...
 
 
-_TO_NUMPY = "use tg's own functions, or leave the graph with tensor.detach().numpy()"
+_COUNTERPARTS = {  # what to write in place of NumPy functions that have no op of the same name
+    "square": "x * x",
+    "reciprocal": "1 / x",
+    "log2": "tg.log(x) / math.log(2)",
+    "log10": "tg.log(x) / math.log(10)",
+    "exp2": "2 ** x",
+    "dot": "tg.matmul",
+    "inner": "tg.einsum",
+    "outer": "tg.einsum",
+    "tensordot": "tg.einsum",
+    "std": "tg.sqrt(tg.var(x))",
+    "average": "tg.mean",
+    "ravel": "x.reshape(-1)",
+    "vstack": "tg.concatenate",
+    "hstack": "tg.concatenate",
+    "array_split": "tg.split",
+    "isnan": "x != x",
+    "ones_like": "tg.ones(x.shape)",
+    "full_like": "tg.full(x.shape, value)",
+}
+
+
+def _instead(numpy_name: str) -> str:
+    if numpy_name in _COUNTERPARTS:
+        return f"use {_COUNTERPARTS[numpy_name]}"
+    return "use tg's own functions, or leave the graph with tensor.detach().numpy()"
 
 
 def _numpy_names() -> dict[str, Op]:
