@@ -263,3 +263,14 @@ def _tensor_ops() -> Any:
     from tinygrad_rnn.engine.op import TENSOR_OPS
 
     return TENSOR_OPS
+
+
+def test_where_places_do_not_correspond_no_unrelated_element_is_shown() -> None:
+    """The element at (1, 1) of a product comes from a row and a column, not from a[1, 1]."""
+    a = tg.tensor([[1.0, 2.0], [3e38, 4.0]])
+    with pytest.raises(AnomalyError) as caught, tg.detect_anomaly():
+        a @ tg.tensor([[1.0, 9.0], [5.0, 6.0]])
+    assert "index (1, 1)" in str(caught.value)
+    assert "a = float32[2, 2] from 1.0 to 3" in str(caught.value)
+    with pytest.raises(AnomalyError, match=r"nan, in float32\[2\]"), tg.detect_anomaly():
+        tg.concatenate([tg.tensor([1.0, 2.0]), tg.tensor([3.0, float("nan")])])

@@ -196,7 +196,11 @@ def _error(op: Op, what: str, bad: Any, born: bool, seen: list[tuple[str, Any]],
     for name, value_seen in seen:
         if value_seen is None:  # no bias, or an operand that the backward pass did not need
             continue
-        lines.append(f"  {name} = {_value_at(value_seen, index, getattr(bad, 'shape', ()))}")
+        if _elementwise(op):
+            shown = _value_at(value_seen, index, getattr(bad, "shape", ()))
+        else:  # the result's index says nothing of the operands: show what is wrong in them, if anything
+            shown = _value_at(value_seen, _first_bad(getattr(value_seen, "array", value_seen)), None)
+        lines.append(f"  {name} = {shown}")
     where = [
         f"{place.name}" if place.name else None,
         f"module {place.module}" if place.module else None,
@@ -211,8 +215,15 @@ def _error(op: Op, what: str, bad: Any, born: bool, seen: list[tuple[str, Any]],
     return error
 
 
-def _value_at(operand: Any, index: Any, shape: tuple[int, ...]) -> str:
-    """The operand's element at `index` (of the result, to which it may broadcast), and its range."""
+def _elementwise(op: Op) -> bool:
+    """Whether an element of the result comes from the operands' elements at the same place alone."""
+    if isinstance(op.forward, str):
+        return getattr(getattr(np, op.forward, None), "signature", "") is None  # matmul has one
+    return op.input_names is not None and len(op.input_names) == 1 and not op.params and op.joint is None
+
+
+def _value_at(operand: Any, index: tuple[int, ...] | None, shape: tuple[int, ...] | None) -> str:
+    """The operand's range, and its element at `index`, if any: of `shape`, or of its own where that is None."""
     array = getattr(operand, "array", operand)
     if not hasattr(array, "dtype") or not hasattr(array, "ndim"):
         return repr(operand)
@@ -222,8 +233,10 @@ def _value_at(operand: Any, index: Any, shape: tuple[int, ...]) -> str:
     if not host.size:
         return f"{host.dtype}{list(host.shape)}"
     extent = f"{host.dtype}{list(host.shape)} from {host.min()} to {host.max()}"
+    if index is None:
+        return extent
     try:
-        there = np.broadcast_to(host, shape)[index].item()
+        there = np.broadcast_to(host, host.shape if shape is None else shape)[index].item()
     except ValueError:
         return extent
     return f"{there!r}, in {extent}" if host.size > 1 else repr(there)
