@@ -223,7 +223,7 @@ def _elementwise(op: Op) -> bool:
 
 
 def _value_at(operand: Any, index: tuple[int, ...] | None, shape: tuple[int, ...] | None) -> str:
-    """The operand's range, and its element at `index`, if any: of `shape`, or of its own where that is None."""
+    """The operand's range, and its element at `index`, if any, of `shape` (None: its own)."""
     array = getattr(operand, "array", operand)
     if not hasattr(array, "dtype") or not hasattr(array, "ndim"):
         return repr(operand)
