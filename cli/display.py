@@ -103,9 +103,7 @@ class Display:
             self.progress_console.print(Text(", ".join(parts)), soft_wrap=True)
 
     def _evaluated(self, event: events.Evaluated) -> None:
-        line = Text(
-            f"epoch {event.epoch}{self._epochs}  step {event.step}  train loss {event.train_loss:.4f}"
-        )
+        line = Text(f"epoch {event.epoch}{self._epochs}  step {event.step}  train {event.train_loss:.4f}")
         if event.val_loss is not None:
             line.append("  validation ").append(f"{event.val_loss:.4f}", "bold")
             line.append(f" = {bits(event.val_loss):.3f} bits/{self._unit}")

@@ -51,7 +51,7 @@ def test_training_prints_its_losses_and_leaves_a_run(trnn, folder):
     code, out, err = trnn("train", "text.txt", *TINY, "--eval-every", 6)
     assert (code, err) == (0, "")
     assert "text.txt: 561 characters to train on, 63 held out, 16 different" in out
-    assert len(re.findall(r"train loss \d\.\d+  validation \d\.\d+ = \d\.\d+ bits/char", out)) == 2
+    assert len(re.findall(r"train \d\.\d+  validation \d\.\d+ = \d\.\d+ bits/char", out)) == 2
     assert "done: 12 steps" in out
     [path] = (folder / "runs").iterdir()
     assert re.fullmatch(r"[\d_-]+_text_lstm", path.name)
