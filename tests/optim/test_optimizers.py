@@ -128,4 +128,3 @@ def test_schedules_start_at_one_and_end_at_final():
         values = [schedule(p / 10) for p in range(11)]
         assert values == sorted(values, reverse=True)
     assert s.cosine(0.5) == pytest.approx(0.5)
-    assert s.constant(0.7) == 1

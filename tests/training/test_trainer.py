@@ -314,11 +314,18 @@ def test_a_loss_that_is_finite_but_absurd_is_divergence(tmp_path):
 
 
 def test_predictions_that_overflow_are_divergence(tmp_path):
-    training = Training(tmp_path, sample_every=1, max_steps=1)
-    with tg.no_grad():
-        training.trainer.model.output.bias.copy_(np.full(len(training.trainer.corpus.vocabulary), 3e38))
-        training.trainer.model.output.weight.copy_(training.trainer.model.output.weight * 1e38)
-    with pytest.raises(DivergedError):
+    """Weights that are finite, yet too large to draw a sample with: nothing else has noticed by then."""
+    training = Training(tmp_path, sample_every=1, max_steps=1, val_fraction=0)
+    output = training.trainer.model.output
+
+    def blow_up(event):
+        if isinstance(event, events.Stepped):
+            with tg.no_grad():
+                output.weight.copy_(np.full(output.weight.shape, 3e38))
+                output.bias.copy_(np.full(output.bias.shape, 3e38))
+
+    training.trainer._emit = blow_up
+    with pytest.raises(DivergedError, match="the model's prediction is nan at step 1; the last good"):
         training.run()
 
 

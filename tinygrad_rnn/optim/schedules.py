@@ -5,11 +5,6 @@ from __future__ import annotations
 import math
 
 
-def constant(progress: float) -> float:
-    """1 throughout."""
-    return 1.0
-
-
 def linear(progress: float, final: float = 0.0) -> float:
     """From 1 straight down to `final`."""
     return 1 + (final - 1) * min(max(progress, 0.0), 1.0)

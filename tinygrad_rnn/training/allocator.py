@@ -1,9 +1,9 @@
 """Keep freed memory for the next training step instead of handing it back to the operating system.
 
 Every step needs the same few dozen megabytes again. glibc gives blocks of that size back as soon as they
-are freed, and the kernel then has to map and zero every page anew: measured on a 2x128 LSTM, that was two
-fifths of the time of a step. This is a setting of the whole process, so the `trnn` command makes it, never
-the library.
+are freed, and the kernel then has to map and zero every page anew: measured on a 2x128 LSTM, that was a
+quarter to two fifths of the time of a step. This is a setting of the whole process, so the `trnn` command
+makes it, never the library.
 """
 
 from __future__ import annotations
