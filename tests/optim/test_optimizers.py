@@ -212,7 +212,7 @@ def test_states_of_different_formulas_are_not_mistaken_for_one_another():
                     )
 
 
-# --- clipping and schedules ------------------------------------------------------------------------
+# --- clipping -----------------------------------------------------------------------------------------
 
 
 def with_gradients(*arrays):
@@ -236,13 +236,3 @@ def test_a_small_gradient_is_not_clipped_and_a_broken_one_left_alone():
     params = with_gradients(np.array([1.0, np.nan]))
     assert math.isnan(optim.clip_grad_norm_(params, 1.0))
     assert params[0].grad.numpy()[0] == 1.0
-
-
-def test_schedules_start_at_one_and_end_at_final():
-    s = optim.schedules
-    for schedule in (s.linear, s.cosine):
-        assert schedule(0.0) == 1 and schedule(1.0) == pytest.approx(0) and schedule(2.0) == pytest.approx(0)
-        assert schedule(1.0, final=0.1) == pytest.approx(0.1)
-        values = [schedule(p / 10) for p in range(11)]
-        assert values == sorted(values, reverse=True)
-    assert s.cosine(0.5) == pytest.approx(0.5)
