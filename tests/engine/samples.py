@@ -457,8 +457,9 @@ def binary_cross_entropy(x: np.ndarray, t: np.ndarray, reduction: str) -> Any:
     return prod_or_sum(-(t * np.log(p) + (1 - t) * np.log(1 - p)), reduction, x.size)
 
 
-def dropout_mask(x: np.ndarray, p: float, key: tuple) -> np.ndarray:
-    return x * 0 if p == 1 else x * keep_mask(key, x.shape, p) / (1 - p)
+def dropout_mask(x: np.ndarray, p: float, key: tuple, shared_axis: int | None) -> np.ndarray:
+    shape = x.shape if shared_axis is None else np.sum(x, axis=shared_axis, keepdims=True).shape
+    return x * 0 if p == 1 else x * keep_mask(key, shape, p) / (1 - p)
 
 
 def split(x: np.ndarray, indices_or_sections: Any, axis: int) -> list[np.ndarray]:
@@ -550,7 +551,10 @@ SAMPLES: dict[str, Sample] = {
     ),
     "where": Sample(np.where, where_cases()),
     "dropout_mask": one(
-        dropout_mask, p=st.sampled_from([0.25, 0.5, 1.0]), key=st.tuples(*[st.integers(0, 99)] * 3)
+        dropout_mask,
+        p=st.sampled_from([0.25, 0.5, 1.0]),
+        key=st.tuples(*[st.integers(0, 99)] * 3),
+        shared_axis=axis_or_none,
     ),
     # indexing
     "getitem": one(lambda x, index: x[index], shapes=WITH_AXES, index=indices),

@@ -319,6 +319,15 @@ def test_dropout_is_a_function_of_its_key(x: np.ndarray, p: float, seed: int) ->
     assert_close(tg.grad(out.sum(), t).numpy(), kept / (1 - p))
 
 
+@given(arrays((4, 3, 2), REALS), st.sampled_from([0, 1, 2, -3, -1]))
+def test_a_mask_shared_along_an_axis_is_one_mask_for_all(x: np.ndarray, axis: int) -> None:
+    """Every slice along the axis loses the same elements, those that a slice alone would lose."""
+    t, key = leaf(np.abs(x) + 1), (1, 2, 3)
+    kept = tg.dropout(t, 0.5, key=key, shared_axis=axis).numpy() != 0
+    one = np.ones_like(kept.take([0], axis), np.float32)
+    assert_array_equal(kept, np.broadcast_to(tg.dropout(tg.tensor(one), 0.5, key=key).numpy() != 0, x.shape))
+
+
 def test_dropout_draws_anew_and_again_after_the_same_seed() -> None:
     def masks() -> list[np.ndarray]:
         tg.manual_seed(7)
@@ -462,6 +471,7 @@ X = tg.ones(2, 3)
         (lambda: tg.cross_entropy(X, np.array([0, 1]), reduction="avg"), ShapeError, ["'avg'"]),
         (lambda: tg.mse(X, tg.ones(3)), ShapeError, ["mse", "(2, 3)", "(3,)"]),
         (lambda: tg.dropout(X, 1.5), ShapeError, ["dropout", "1.5"]),
+        (lambda: tg.dropout(X, shared_axis=2), ShapeError, ["dropout", "axis 2", "(2, 3)"]),
         (lambda: tg.tanh(None), DtypeError, ["tanh", "None"]),
         (lambda: tg.add(X, "text"), DtypeError, ["add"]),
         (lambda: tg.tensor([6]) & tg.tensor([3]), DtypeError, ["booleans", "int64"]),

@@ -68,6 +68,17 @@ def test_train_and_eval_reach_every_module_and_switch_dropout():
     assert set(np.unique(dropped)) == {0.0, 2.0}
 
 
+def test_variational_dropout_zeroes_the_same_features_in_all_time_steps():
+    layer = nn.Dropout(0.5, variational=True)
+    x = tg.ones(50, 3, 40)
+    first, second = layer(x).numpy(), layer(x).numpy()
+    assert set(np.unique(first)) == {0.0, 2.0}
+    assert (first == first[0]).all() and (second == second[0]).all()
+    assert (first != second).any(), "each call draws anew"
+    assert (first[0, 0] != first[0, 1]).any(), "and each stream has its own"
+    np.testing.assert_array_equal(layer.eval()(x).numpy(), x.numpy())
+
+
 def test_zero_grad_forgets():
     layer = nn.Linear(2, 1)
     layer(tg.ones(1, 2)).sum().backward()
@@ -93,8 +104,9 @@ def test_embedding_refuses_symbols_outside_its_table():
 
 
 def test_repr_shows_the_tree():
-    text = repr(nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.5)))
+    text = repr(nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.5), nn.Dropout(0.1, True)))
     assert "0: Linear(2 -> 3)" in text and "1: Dropout(p=0.5)" in text
+    assert "2: Dropout(p=0.1, variational)" in text
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])

@@ -31,15 +31,21 @@ def states(state):
 @given(data=st.data())
 def test_fused_equals_cells_in_values_and_gradients(kind, data):
     T, B, D, H, layers = (data.draw(st.integers(1, 4), label=n) for n in ("T", "B", "D", "H", "layers"))
-    bias = data.draw(st.booleans(), label="bias")
-    fused = in_float64(STACKS[kind][0](D, H, layers, bias=bias))
-    plain = in_float64(STACKS[kind][0](D, H, layers, bias=bias))
+    options = {
+        "bias": data.draw(st.booleans(), label="bias"),
+        "dropout": data.draw(st.sampled_from([0.0, 0.4]), label="dropout"),
+        "variational": data.draw(st.booleans(), label="variational"),
+        "weight_dropout": data.draw(st.sampled_from([0.0, 0.5]), label="weight_dropout"),
+    }
+    fused = in_float64(STACKS[kind][0](D, H, layers, **options))
+    plain = in_float64(STACKS[kind][0](D, H, layers, **options))
     plain.load_state_dict(fused.state_dict())
     plain.fused = False
     x = [tg.randn(T, B, D, dtype="float64", requires_grad=True)]
     x.append(tg.tensor(x[0], requires_grad=True))
     results = []
     for module, inputs in zip((fused, plain), x, strict=True):
+        tg.manual_seed(3)  # the same masks
         outputs, state = module(inputs)
         results.append([outputs, *states(state)])
         sum((r * r).sum() for r in results[-1]).backward()
@@ -120,6 +126,86 @@ def test_dropout_between_layers_only_in_training_and_reproducible():
     assert (first != second).any(), "each pass draws its own mask"
     lstm.eval()
     np.testing.assert_array_equal(lstm(x)[0].numpy(), lstm(x)[0].numpy())
+
+
+@kinds
+@pytest.mark.parametrize("variational", [False, True])
+def test_dropout_between_layers_is_the_layer_of_that_name(kind, variational):
+    stack = STACKS[kind][0](3, 4, 2, dropout=0.5, variational=variational)
+    lower, upper = STACKS[kind][0](3, 4), STACKS[kind][0](4, 4)
+    own = stack.state_dict()
+    lower.load_state_dict({k: v for k, v in own.items() if k.endswith("_l0")})
+    upper.load_state_dict({k.replace("_l1", "_l0"): v for k, v in own.items() if k.endswith("_l1")})
+    x = tg.randn(5, 2, 3)
+    tg.manual_seed(1)
+    outputs, _ = stack(x)
+    tg.manual_seed(1)
+    composed, _ = upper(nn.Dropout(0.5, variational)(lower(x)[0]))
+    np.testing.assert_array_equal(outputs.numpy(), composed.numpy())
+
+
+@kinds
+@pytest.mark.parametrize("fused", [True, False])
+def test_weight_dropout_is_a_mask_on_the_recurrent_weights_of_a_call(kind, fused):
+    """A call is that of a stack without the weights lost, which get no gradient; and only in training."""
+    stack = STACKS[kind][0](3, 8, 2, weight_dropout=0.5)
+    plain = STACKS[kind][0](3, 8, 2)
+    stack.fused = plain.fused = fused
+    x = tg.randn(4, 2, 3)
+    tg.manual_seed(1)
+    outputs, _ = stack(x)
+    outputs.sum().backward()
+    tg.manual_seed(1)
+    weights = stack.state_dict()
+    masks = {f"weight_hh_l{n}": tg.dropout(tg.ones(stack.gates * 8, 8), 0.5).numpy() for n in range(2)}
+    plain.load_state_dict(weights | {name: weights[name] * mask for name, mask in masks.items()})
+    np.testing.assert_array_equal(outputs.numpy(), plain(x)[0].numpy())
+    for name, mask in masks.items():
+        gradient = getattr(stack, name).grad.numpy()
+        assert 0 < (mask == 0).sum() < mask.size
+        assert not gradient[mask == 0].any() and gradient[mask != 0].any()
+    assert (stack(x)[0].numpy() != outputs.numpy()).any(), "each call draws its own masks"
+    plain.load_state_dict(weights)
+    np.testing.assert_array_equal(stack.eval()(x)[0].numpy(), plain(x)[0].numpy())
+
+
+@kinds
+def test_dropout_of_all_kinds_goes_through_recomputation_and_second_derivatives(kind):
+    stack = in_float64(STACKS[kind][0](2, 3, 2, dropout=0.5, variational=True, weight_dropout=0.5))
+    x = tg.randn(3, 1, 2, dtype="float64", requires_grad=True)
+
+    def gradients(run):
+        tg.manual_seed(5)
+        stack.zero_grad()
+        run(x).sum().backward()
+        return [p.grad.numpy() for p in stack.parameters()]
+
+    direct = gradients(lambda x: stack(x)[0])
+    again = gradients(lambda x: tg.checkpoint(lambda v: stack(v)[0], x))
+    for a, b in zip(direct, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+    def same_masks(x):
+        tg.manual_seed(5)
+        return stack(x)[0]
+
+    assert tg.gradcheck(same_masks, [x], order=2)
+
+
+@kinds
+def test_dropout_of_all_kinds_is_the_same_on_every_backend(kind, hostile):
+    stack = STACKS[kind][0](3, 4, 2, dropout=0.5, variational=True, weight_dropout=0.5)
+    x = tg.randn(4, 2, 3)
+    results = []
+    for backend in ("numpy", "hostile"):
+        tg.manual_seed(5)
+        stack.to(backend)
+        outputs, _ = stack(x.to(backend))
+        outputs.sum().backward()
+        results.append([outputs.numpy(), *(p.grad.numpy() for p in stack.parameters())])
+        stack.zero_grad()
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_relu_is_a_nonlinearity_of_the_rnn():

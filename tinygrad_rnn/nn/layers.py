@@ -68,13 +68,18 @@ class Embedding(Module):
 
 
 class Dropout(Module):
-    """In training, zero each element with probability p and scale the others by 1 / (1 - p)."""
+    """In training, zero each element with probability p and scale the others by 1 / (1 - p).
 
-    def __init__(self, p: float = 0.5) -> None:
-        self.p = p
+    variational: what is zeroed in one time step of an input (T, B, features) is so in all of them, and each
+    call draws anew (Gal & Ghahramani, 2016, "A theoretically grounded application of dropout in recurrent
+    neural networks").
+    """
+
+    def __init__(self, p: float = 0.5, variational: bool = False) -> None:
+        self.p, self.variational = p, variational
 
     def forward(self, x: Tensor) -> Tensor:
-        return dropout(x, self.p, self.training)
+        return dropout(x, self.p, self.training, shared_axis=0 if self.variational else None)
 
     def _describe(self) -> str:
-        return f"p={self.p}"
+        return f"p={self.p}" + (", variational" if self.variational else "")

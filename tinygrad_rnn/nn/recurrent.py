@@ -94,6 +94,9 @@ class _Stack(Module):
     (num_layers, B, hidden_size). The state is zero at the start unless given.
 
     dropout: probability, applied in training to the outputs of every layer but the last.
+    variational: that dropout zeroes the same features in all time steps of a call (see nn.Dropout).
+    weight_dropout: probability, applied in training to the elements of every weight_hh, once a call and so
+        the same in all time steps (Merity et al., 2018, "Regularizing and optimizing LSTM language models").
     fused: False computes the equations step by step, every gate a node of the graph.
     """
 
@@ -109,6 +112,8 @@ class _Stack(Module):
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
+        variational: bool = False,
+        weight_dropout: float = 0.0,
     ) -> None:
         if min(input_size, hidden_size, num_layers) < 1:
             raise ShapeError(
@@ -116,7 +121,8 @@ class _Stack(Module):
                 f"hidden_size={hidden_size}, num_layers={num_layers}"
             )
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
-        self.bias, self.batch_first, self.dropout = bias, batch_first, dropout
+        self.bias, self.batch_first = bias, batch_first
+        self.dropout, self.variational, self.weight_dropout = dropout, variational, weight_dropout
         bound = 1 / math.sqrt(hidden_size)
         rows = self.gates * hidden_size
         for layer in range(num_layers):
@@ -138,8 +144,8 @@ class _Stack(Module):
         starts = self._starts(x, state)
         ends: list[tuple[Tensor, ...]] = []
         for layer in range(self.num_layers):
-            if layer and self.dropout and self.training:
-                x = drop(x, self.dropout)
+            if layer:
+                x = drop(x, self.dropout, self.training, shared_axis=0 if self.variational else None)
             x, *end = self._layer(x, *(s[layer] for s in starts), *self._weights(layer))
             ends.append(tuple(end))
         state = tuple(stack([end[i] for end in ends]) for i in range(self.states))
@@ -159,8 +165,9 @@ class _Stack(Module):
         return given
 
     def _weights(self, layer: int) -> tuple:
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        return tuple(getattr(self, f"{name}_l{layer}", None) for name in names)
+        w_ih, w_hh = (getattr(self, f"weight_{which}_l{layer}") for which in ("ih", "hh"))
+        biases = (getattr(self, f"bias_{which}_l{layer}", None) for which in ("ih", "hh"))
+        return w_ih, drop(w_hh, self.weight_dropout, self.training), *biases
 
     def _layer(self, *inputs: Any) -> tuple:
         kind = type(self).__name__.lower()
@@ -190,8 +197,12 @@ class RNN(_Stack):
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
+        variational: bool = False,
+        weight_dropout: float = 0.0,
     ) -> None:
-        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout)
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, variational, weight_dropout
+        )
         self.nonlinearity = _checked(nonlinearity)
 
     def _options(self) -> dict[str, Any]:

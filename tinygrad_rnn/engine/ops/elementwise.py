@@ -248,26 +248,42 @@ def where(xp: Any, condition: Any, a: Any, b: Any) -> Any:
 # --- dropout --------------------------------------------------------------------------------------
 
 
-@op(lambda F, g, out, x, p, key: F.dropout_mask(g, p=p, key=key), floating=True)
-def dropout_mask(xp: Any, x: Any, p: float, key: Key) -> Any:
+@op(
+    lambda F, g, out, x, p, key, shared_axis: F.dropout_mask(g, p=p, key=key, shared_axis=shared_axis),
+    floating=True,
+)
+def dropout_mask(xp: Any, x: Any, p: float, key: Key, shared_axis: int | None = None) -> Any:
     """x with each element zeroed with probability p and the rest scaled by 1 / (1 - p).
 
     The mask is a function of `key` alone and made anew in the backward pass, so nothing is stored.
     """
     if p >= 1:
         return xp.zeros(x.shape, x.dtype)
-    mask = xp.asarray(keep_mask(key, x.shape, p))
+    shape = list(x.shape)
+    if shared_axis is not None:
+        shape[shared_axis] = 1
+    mask = xp.asarray(keep_mask(key, tuple(shape), p))
     return x * mask * (1 / (1 - p))
 
 
-def dropout(x: Tensor, p: float = 0.5, training: bool = True, key: Key | None = None) -> Tensor:
+def dropout(
+    x: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    key: Key | None = None,
+    shared_axis: int | None = None,
+) -> Tensor:
     """Zero each element with probability p and scale the others by 1 / (1 - p); x itself if not training.
 
     key: (seed, step, draw), three integers of which the mask is a function; the next one of the seed
     that tg.manual_seed() set unless given. Srivastava et al., 2014.
+    shared_axis: the axis along which one mask serves all, such as time (Gal & Ghahramani, 2016).
     """
     if not 0 <= p <= 1:
         raise ShapeError(f"dropout: p is a probability between 0 and 1, not {p}")
+    if shared_axis is not None and not -x.ndim <= shared_axis < x.ndim:
+        raise ShapeError(f"dropout: there is no axis {shared_axis} to share in shape {x.shape}")
     if not training or p == 0:
         return x
-    return apply(TABLE["dropout_mask"], (x,), {"p": p, "key": key or next_key()})
+    params = {"p": p, "key": key or next_key(), "shared_axis": shared_axis}
+    return apply(TABLE["dropout_mask"], (x,), params)
