@@ -7,12 +7,14 @@ Parameters without a gradient are left alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+import numpy as np
 
 from ..engine.node import writes
 from ..engine.tensor import Tensor
-from ..errors import UsageError
+from ..errors import ShapeError, UsageError
 
 
 class Optimizer:
@@ -51,6 +53,49 @@ class Optimizer:
             if p.grad is not None:
                 self._update(p.backend.xp, p.array, p.grad.array, state)
                 writes.note(p.array)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has been remembered: {"steps": int, "slots": {slot: [an array per parameter, in order]}}.
+
+        The arrays are copies in host memory. `lr` and the other options are not in it: they are the caller's.
+        """
+        slots = {
+            slot: [p.backend.to_host(state[slot]) for p, state in zip(self.params, self.state, strict=True)]
+            for slot in self.slots
+        }
+        return {"steps": self.steps, "slots": slots}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what state_dict() gave, of parameters on any backend.
+
+        UsageError for other slots, or arrays for another number of parameters; ShapeError for arrays of
+        another shape or dtype. Then nothing has been changed.
+        """
+        if set(state) != {"steps", "slots"}:
+            raise UsageError(
+                f"an optimiser's state holds steps and slots, not {', '.join(state) or 'nothing'}"
+            )
+        steps, slots = state["steps"], state["slots"]
+        if type(steps) is not int or steps < 0:
+            raise UsageError(f"the steps of an optimiser are counted from 0, not {steps!r}")
+        if set(slots) != set(self.slots):
+            raise UsageError(
+                f"this is no state of {type(self).__name__}: it remembers {', '.join(slots) or 'nothing'} "
+                f"instead of {', '.join(self.slots) or 'nothing'}"
+            )
+        for slot, arrays in slots.items():
+            if len(arrays) != len(self.params):
+                raise UsageError(f"{slot} has {len(arrays)} arrays for {len(self.params)} parameters")
+            for i, (p, array) in enumerate(zip(self.params, arrays, strict=True)):
+                if np.shape(array) != p.shape or np.asarray(array).dtype != p.dtype:
+                    raise ShapeError(
+                        f"{slot} of parameter {i} is {np.asarray(array).dtype} of shape {np.shape(array)} "
+                        f"instead of {p.dtype} of shape {p.shape}"
+                    )
+        self.steps = steps
+        for slot, arrays in slots.items():
+            for p, own, array in zip(self.params, self.state, arrays, strict=True):
+                own[slot][...] = p.backend.from_host(np.asarray(array))
 
     def _update(self, xp: Any, w: Any, g: Any, state: dict[str, Any]) -> None:
         """Change w by its gradient g, both of one shape; `state` has an array for each of `slots`."""
@@ -129,16 +174,16 @@ class AdamW(Adam):
 class Adagrad(Optimizer):
     """w -= lr g / (sqrt(sum of g^2 so far) + eps) (Duchi et al., 2011)"""
 
-    slots = ("square",)
+    slots = ("sum_of_squares",)
 
     def __init__(self, params: Iterable[Tensor], lr: float = 1e-2, eps: float = 1e-10) -> None:
         self.eps = eps
         super().__init__(params, lr)
 
     def _update(self, xp: Any, w: Any, g: Any, state: dict[str, Any]) -> None:
-        square = state["square"]
-        square += g * g
-        w -= self.lr * g / (xp.sqrt(square) + self.eps)
+        sum_of_squares = state["sum_of_squares"]
+        sum_of_squares += g * g
+        w -= self.lr * g / (xp.sqrt(sum_of_squares) + self.eps)
 
 
 class RMSprop(Optimizer):
