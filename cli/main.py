@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from . import corpus, sample, train
+from . import corpus, doctor, sample, train
 from .terminal import one_line, reader_may_leave
 
 EXIT_CODES = (
@@ -26,6 +26,7 @@ app = typer.Typer(
 app.command("train", epilog=EXIT_CODES)(train.train)
 app.command("sample", epilog=EXIT_CODES)(sample.sample)
 app.add_typer(corpus.app, name="corpus")
+app.command("doctor", epilog=EXIT_CODES)(doctor.doctor)
 
 
 def _print_version(wanted: bool) -> None:

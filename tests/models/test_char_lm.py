@@ -5,10 +5,12 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
 from tinygrad_rnn.errors import CheckpointError, DataError, UsageError
-from tinygrad_rnn.models import CharLM, detach_state, find_checkpoint, load, save
+from tinygrad_rnn.models import KINDS, CharLM, detach_state, find_checkpoint, load, save
 from tinygrad_rnn.text.vocabulary import Vocabulary
 
 kinds = pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
@@ -71,7 +73,7 @@ def test_a_few_steps_learn_a_text_by_heart():
 
 
 def test_tied_weights_are_one_table():
-    with pytest.raises(UsageError, match="embedding_size 4, hidden_size 5"):
+    with pytest.raises(UsageError, match="embedding_size 4, hidden_size 5; set embedding_size to 5"):
         tiny(tie_weights=True)
     model = CharLM(7, embedding_size=5, hidden_size=5, tie_weights=True)
     assert model.output.weight is model.embedding.weight
@@ -85,12 +87,39 @@ def test_dropout_only_in_training():
     np.testing.assert_array_equal(model(x)[0].numpy(), model(x)[0].numpy())
 
 
+@kinds
+@given(
+    dropout=st.sampled_from([0.0, 0.5]),
+    variational=st.booleans(),
+    embedding_dropout=st.sampled_from([None, 0.0, 0.5]),
+    weight_dropout=st.sampled_from([0.0, 0.5]),
+)
+def test_dropout_is_drawn_where_it_was_asked_for(kind, **options):
+    """The scores are those of the parts, each with its own dropout, put together by hand."""
+    model, x = tiny(kind, **options), symbols()
+    assert model.config() | options == model.config()
+    tg.manual_seed(3)
+    logits, _ = model(x)
+    time = 0 if options["variational"] else None
+    p = options["dropout"]
+    first = p if options["embedding_dropout"] is None else options["embedding_dropout"]
+    between = {"dropout": p, "variational": options["variational"]}
+    rnn = KINDS[kind](4, 5, 2, **between, weight_dropout=options["weight_dropout"])
+    rnn.load_state_dict(model.rnn.state_dict())
+    tg.manual_seed(3)
+    outputs, _ = rnn(tg.dropout(model.embedding(x), first, shared_axis=time))
+    expected = model.output(tg.dropout(outputs, p, shared_axis=time))
+    np.testing.assert_array_equal(logits.numpy(), expected.numpy())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"kind": "transformer"}, "'transformer'; there are lstm, gru, rnn"),
         ({"hidden_size": 0}, "hidden_size must be at least 1, not 0"),
-        ({"dropout": 1.0}, "below 1, not 1.0"),
+        ({"dropout": 1.0}, "^dropout must be at least 0 and below 1, not 1.0"),
+        ({"embedding_dropout": -0.5}, "embedding_dropout must be at least 0 and below 1, not -0.5"),
+        ({"weight_dropout": 1}, "weight_dropout must be at least 0 and below 1, not 1"),
     ],
 )
 def test_bad_options(options, message):
@@ -107,7 +136,7 @@ def test_a_symbol_outside_the_vocabulary_is_named():
 
 @kinds
 def test_save_and_load_give_the_same_model(kind, tmp_path):
-    model = tiny(kind, dropout=0.1)
+    model = tiny(kind, dropout=0.1, variational=True, embedding_dropout=0.2, weight_dropout=0.3)
     save(tmp_path / "m.safetensors", model, WORDS, {"step": 3})
     loaded = load(tmp_path / "m.safetensors")
     assert loaded.model.config() == model.config() and loaded.meta == {"step": 3}

@@ -1,12 +1,13 @@
-"""What a training run asks of the machine: threads of the matrix products, and memory kept."""
+"""What a training run asks of the machine and is given: threads, memory kept, the limits of containers."""
 
+import os
 import platform
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from tinygrad_rnn.training import TrainConfig
+from tinygrad_rnn.training import TrainConfig, machine
 from tinygrad_rnn.training.allocator import keep_freed_memory
 from tinygrad_rnn.training.threads import limited_threads
 
@@ -30,3 +31,65 @@ def test_small_networks_use_one_thread_unless_told_otherwise(settings, expected)
 
 def test_memory_is_kept_where_the_c_library_can():
     assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
+
+
+@pytest.fixture
+def system(monkeypatch):
+    """Files of the system, path -> text, instead of the real ones; sixteen cores."""
+    files = {}
+    monkeypatch.setattr(machine, "_text", lambda path: files.get(str(path), ""))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(16), raising=False)
+    return files
+
+
+GROUPS_2 = {"/proc/self/cgroup": "0::/shop/window\n"}
+GROUPS_1 = {"/proc/self/cgroup": "5:cpu,cpuacct:/shop\n4:memory:/shop\n1:name=systemd:/a:b\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, 16),
+        (GROUPS_2 | {"/sys/fs/cgroup/shop/window/cpu.max": "max 100000\n"}, 16),
+        (GROUPS_2 | {"/sys/fs/cgroup/shop/window/cpu.max": "250000 100000\n"}, 3),
+        (GROUPS_2 | {"/sys/fs/cgroup/shop/cpu.max": "50000 100000\n"}, 1),
+        (GROUPS_2 | {"/sys/fs/cgroup/shop/cpu.max": "9900000 100000\n"}, 16),
+        (GROUPS_2 | {"/sys/fs/cgroup/shop/cpu.max": "what"}, 16),
+        (
+            GROUPS_1
+            | {
+                "/sys/fs/cgroup/cpu/shop/cpu.cfs_quota_us": "200000\n",
+                "/sys/fs/cgroup/cpu/shop/cpu.cfs_period_us": "100000\n",
+                "/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+                "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            2,
+        ),
+    ],
+)
+def test_cores_are_those_that_a_container_may_use(system, files, cores):
+    system.update(files)
+    assert machine.usable_cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, (8_192_000, 4_096_000)),
+        (GROUPS_2 | {"/sys/fs/cgroup/shop/window/memory.max": "max\n"}, (8_192_000, 4_096_000)),
+        (GROUPS_2 | {"/sys/fs/cgroup/shop/memory.max": "1000000\n"}, (1_000_000, 1_000_000)),
+        (GROUPS_1 | {"/sys/fs/cgroup/memory/shop/memory.limit_in_bytes": "5000000"}, (5_000_000, 4_096_000)),
+    ],
+)
+def test_memory_is_that_which_a_container_may_use(system, files, expected):
+    system.update(files)
+    system["/proc/meminfo"] = (
+        "MemTotal:  8000 kB\nMemFree: 1 kB\nMemAvailable:  4000 kB\nHugePages_Total: 0\n"
+    )
+    assert machine.memory() == expected
+
+
+def test_a_system_without_proc_is_survived(system):
+    total, available = machine.memory()
+    assert total is None or total > 0
+    assert available is None

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..engine.ops.elementwise import dropout as drop
 from ..engine.ops.loss import cross_entropy
 from ..engine.tensor import Tensor, no_grad, tensor
 from ..errors import UsageError
-from ..nn import GRU, LSTM, RNN, Embedding, Linear, Module
+from ..nn import GRU, LSTM, RNN, Dropout, Embedding, Linear, Module
 
 KINDS = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
 
@@ -18,6 +17,9 @@ class CharLM(Module):
 
     vocab_size: number of symbols V. kind: "lstm", "gru" or "rnn".
     dropout: probability, in training, on the embeddings, between the layers and before the scores.
+    embedding_dropout: probability on the embeddings, where it is to be another one.
+    weight_dropout: probability on the recurrent weights.
+    variational: what dropout zeroes in one time step of a call it zeroes in all (see nn.Dropout).
     tie_weights: the output layer uses the embedding table (embedding_size must equal hidden_size).
     """
 
@@ -30,6 +32,9 @@ class CharLM(Module):
         num_layers: int = 2,
         dropout: float = 0.0,
         tie_weights: bool = False,
+        variational: bool = False,
+        embedding_dropout: float | None = None,
+        weight_dropout: float = 0.0,
     ) -> None:
         if kind not in KINDS:
             raise UsageError(f"no kind of network is called {kind!r}; there are {', '.join(KINDS)}")
@@ -42,17 +47,32 @@ class CharLM(Module):
         for name, size in sizes.items():
             if size < 1:
                 raise UsageError(f"{name} must be at least 1, not {size}")
-        if not 0 <= dropout < 1:
-            raise UsageError(f"dropout must be at least 0 and below 1, not {dropout}")
+        probabilities = {
+            "dropout": dropout,
+            "embedding_dropout": dropout if embedding_dropout is None else embedding_dropout,
+            "weight_dropout": weight_dropout,
+        }
+        for name, p in probabilities.items():
+            if not 0 <= p < 1:
+                raise UsageError(f"{name} must be at least 0 and below 1, not {p}")
         if tie_weights and embedding_size != hidden_size:
             raise UsageError(
-                "tied weights need equal sizes, not "
-                f"embedding_size {embedding_size}, hidden_size {hidden_size}"
+                f"tied weights need equal sizes, not embedding_size {embedding_size}, hidden_size "
+                f"{hidden_size}; set embedding_size to {hidden_size}"
             )
-        self.vocab_size, self.kind, self.dropout = vocab_size, kind, dropout
-        self.tie_weights = tie_weights
+        self.vocab_size, self.kind, self.tie_weights = vocab_size, kind, tie_weights
+        self.embedding_dropout = embedding_dropout
         self.embedding = Embedding(vocab_size, embedding_size)
-        self.rnn: Any = KINDS[kind](embedding_size, hidden_size, num_layers, dropout=dropout)
+        self.input_dropout = Dropout(probabilities["embedding_dropout"], variational)
+        self.rnn: Any = KINDS[kind](
+            embedding_size,
+            hidden_size,
+            num_layers,
+            dropout=dropout,
+            variational=variational,
+            weight_dropout=weight_dropout,
+        )
+        self.output_dropout = Dropout(dropout, variational)
         self.output = Linear(hidden_size, vocab_size)
         if tie_weights:
             self.output.weight = self.embedding.weight
@@ -69,8 +89,11 @@ class CharLM(Module):
             "embedding_size": self.rnn.input_size,
             "hidden_size": self.rnn.hidden_size,
             "num_layers": self.rnn.num_layers,
-            "dropout": self.dropout,
+            "dropout": self.rnn.dropout,
             "tie_weights": self.tie_weights,
+            "variational": self.rnn.variational,
+            "embedding_dropout": self.embedding_dropout,
+            "weight_dropout": self.rnn.weight_dropout,
         }
 
     def forward(self, symbols: Any, state: Any = None) -> tuple[Tensor, Any]:
@@ -78,9 +101,8 @@ class CharLM(Module):
 
         symbols: integers, an array or a tensor. state: as a call before returned it, or None for zeros.
         """
-        x = drop(self.embedding(symbols), self.dropout, self.training)
-        outputs, state = self.rnn(x, state)
-        return self.output(drop(outputs, self.dropout, self.training)), state
+        outputs, state = self.rnn(self.input_dropout(self.embedding(symbols)), state)
+        return self.output(self.output_dropout(outputs)), state
 
     def loss(self, symbols: Any, targets: Any, state: Any = None) -> tuple[Tensor, Any]:
         """Mean cross-entropy in nats of `targets` (T, B), the symbols that did come next; and the state."""
