@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 KINDS = (("(", ")"), ("[", "]"), ("{", "}"), ("<", ">"))
 DEPTH = 8
 
-# A word draws 2 * DEPTH kinds and tosses 4 * DEPTH - 2 coins: one before every character but the first bracket
-# and the two that leave depth DEPTH. With its line end it has 4 * DEPTH + 1 characters.
+# A word draws 2 * DEPTH kinds and tosses 4 * DEPTH - 2 coins: one before every character but the first
+# bracket and the two that leave depth DEPTH. With its line end it has 4 * DEPTH + 1 characters.
 ENTROPY = ((4 * DEPTH - 2) * math.log(2) + 2 * DEPTH * math.log(len(KINDS))) / (4 * DEPTH + 1)
 
 
