@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError, UsageError
+from .catalogue import CATALOGUE, cached
 from .vocabulary import ENCODINGS, Vocabulary, decode_utf8
 
 _PROVIDED = "tinygrad_rnn.corpora"
@@ -60,7 +61,7 @@ def load_corpus(name: str | Path, encoding: str = "utf-8") -> Corpus:
 
 
 def resolve(name: str | Path) -> Path:
-    """The path of a corpus: `name` itself if there is such a file, else the provided text of that name."""
+    """The path of a corpus: the file `name`, else the provided, else the fetched text of that name."""
     path = Path(name)
     if path.is_dir():
         raise DataError(f"{name} is a folder; a corpus is one text file")
@@ -70,6 +71,10 @@ def resolve(name: str | Path) -> Path:
     if path.name == str(name) and path.stem in provided and path.suffix in ("", ".txt"):
         with resources.as_file(resources.files(_PROVIDED) / f"{path.stem}.txt") as file:
             return file
+    if path.name == str(name) and path.stem in CATALOGUE and path.suffix in ("", ".txt"):
+        if fetched := cached(path.stem):
+            return fetched
+        raise DataError(f"{path.stem} is not here yet; fetch it with: trnn corpus get {path.stem}")
     raise DataError(f"no file {str(name)!r}, and no text of that name comes along ({', '.join(provided)})")
 
 
