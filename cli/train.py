@@ -85,7 +85,7 @@ def train(
     from .display import Display
 
     config = TrainConfig(**settings)
-    text = load_corpus(config.corpus, config.encoding)
+    text = load_corpus(config.corpus, encoding=config.encoding, val_fraction=config.val_fraction)
     display = None if quiet else Display(config)
     keep_freed_memory()
     trainer = Trainer(config, text, display or (lambda event: None))

@@ -51,6 +51,10 @@ class DataError(TinygradError, ValueError):
     exit_code = 3
 
 
+class FetchError(TinygradError, OSError):
+    """A file that could not be fetched: no network, no such address, a connection that broke."""
+
+
 class CheckpointError(TinygradError, ValueError):
     """A file that is no checkpoint, or is one of another model."""
 

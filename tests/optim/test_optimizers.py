@@ -163,7 +163,7 @@ def test_a_state_that_travelled_goes_on_bit_for_bit(name, data):
 @pytest.mark.parametrize(
     ("error", "said", "spoil"),
     [
-        (UsageError, "holds steps and slots, not steps", lambda s: s.pop("slots")),
+        (UsageError, "state of Adam holds steps and slots, not steps", lambda s: s.pop("slots")),
         (UsageError, "counted from 0, not -1", lambda s: s.update(steps=-1)),
         (UsageError, "counted from 0, not 2.0", lambda s: s.update(steps=2.0)),
         (UsageError, "no state of Adam: it remembers mean instead", lambda s: s["slots"].pop("square")),

@@ -36,7 +36,10 @@ class Training:
         self.folder = folder / "run"
         arguments = {} if clock is None else {"clock": clock}
         self.trainer = Trainer(
-            self.config, load_corpus(path, self.config.encoding), self.events.append, **arguments
+            self.config,
+            load_corpus(path, encoding=self.config.encoding, val_fraction=self.config.val_fraction),
+            self.events.append,
+            **arguments,
         )
 
     def run(self):
@@ -208,7 +211,7 @@ def test_the_best_and_the_last_are_kept(tmp_path):
     assert (meta["step"], meta["val_loss"]) == (best.step, best.val_loss)
     assert training.events[-1].val_loss == best.val_loss
     assert training.events[-1].val_step == best.step
-    held_out = training.trainer.corpus.split(0.1)[1]
+    held_out = training.trainer.corpus.held_out
     assert evaluate(model, Windows(held_out, 4, 10, partial=True)) == best.val_loss
 
     last = load(find_checkpoint(training.folder, "last"))

@@ -1,6 +1,7 @@
-"""Optimisers, gradient clipping, and learning-rate schedules."""
+"""Optimisers, gradient clipping, learning-rate schedules, and averages of the parameters."""
 
 from . import schedules
+from .average import Average
 from .clip import clip_grad_norm_
 from .optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, by_name
 
@@ -9,6 +10,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "Average",
     "Optimizer",
     "RMSprop",
     "by_name",

@@ -7,39 +7,23 @@ Parameters without a gradient are left alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
-
-import numpy as np
 
 from ..engine.node import writes
 from ..engine.tensor import Tensor
-from ..errors import ShapeError, UsageError
+from ..errors import UsageError
+from .per_parameter import PerParameter
 
 
-class Optimizer:
+class Optimizer(PerParameter):
     """What all have in common. `lr` may be set anew before every step; `steps` counts them."""
 
-    slots: tuple[str, ...] = ()  # names of the arrays remembered for each parameter
-
     def __init__(self, params: Iterable[Tensor], lr: float) -> None:
-        if isinstance(params, Tensor):
-            raise UsageError("an optimiser takes a list of parameters, such as model.parameters()")
-        self.params = list(params)
-        if len({id(p) for p in self.params}) != len(self.params):
-            raise UsageError("a parameter is given to the optimiser twice")
-        for i, p in enumerate(self.params):
-            if not isinstance(p, Tensor) or not p.is_leaf:
-                raise UsageError(f"parameter {i} is no leaf tensor, so a step could not change it: {p!r}")
-        if not self.params:
-            raise UsageError("an optimiser needs at least one parameter")
+        super().__init__(params)
         if lr < 0:
             raise UsageError(f"the learning rate must not be negative: {lr}")
         self.lr = lr
-        self.steps = 0
-        self.state: list[dict[str, Any]] = [
-            {slot: p.backend.xp.zeros_like(p.array) for slot in self.slots} for p in self.params
-        ]
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -53,49 +37,6 @@ class Optimizer:
             if p.grad is not None:
                 self._update(p.backend.xp, p.array, p.grad.array, state)
                 writes.note(p.array)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What has been remembered: {"steps": int, "slots": {slot: [an array per parameter, in order]}}.
-
-        The arrays are copies in host memory. `lr` and the other options are not in it: they are the caller's.
-        """
-        slots = {
-            slot: [p.backend.to_host(state[slot]) for p, state in zip(self.params, self.state, strict=True)]
-            for slot in self.slots
-        }
-        return {"steps": self.steps, "slots": slots}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what state_dict() gave, of parameters on any backend.
-
-        UsageError for other slots, or arrays for another number of parameters; ShapeError for arrays of
-        another shape or dtype. Then nothing has been changed.
-        """
-        if set(state) != {"steps", "slots"}:
-            raise UsageError(
-                f"an optimiser's state holds steps and slots, not {', '.join(state) or 'nothing'}"
-            )
-        steps, slots = state["steps"], state["slots"]
-        if type(steps) is not int or steps < 0:
-            raise UsageError(f"the steps of an optimiser are counted from 0, not {steps!r}")
-        if set(slots) != set(self.slots):
-            raise UsageError(
-                f"this is no state of {type(self).__name__}: it remembers {', '.join(slots) or 'nothing'} "
-                f"instead of {', '.join(self.slots) or 'nothing'}"
-            )
-        for slot, arrays in slots.items():
-            if len(arrays) != len(self.params):
-                raise UsageError(f"{slot} has {len(arrays)} arrays for {len(self.params)} parameters")
-            for i, (p, array) in enumerate(zip(self.params, arrays, strict=True)):
-                if np.shape(array) != p.shape or np.asarray(array).dtype != p.dtype:
-                    raise ShapeError(
-                        f"{slot} of parameter {i} is {np.asarray(array).dtype} of shape {np.shape(array)} "
-                        f"instead of {p.dtype} of shape {p.shape}"
-                    )
-        self.steps = steps
-        for slot, arrays in slots.items():
-            for p, own, array in zip(self.params, self.state, arrays, strict=True):
-                own[slot][...] = p.backend.from_host(np.asarray(array))
 
     def _update(self, xp: Any, w: Any, g: Any, state: dict[str, Any]) -> None:
         """Change w by its gradient g, both of one shape; `state` has an array for each of `slots`."""

@@ -11,25 +11,23 @@ _SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-package
 _SKIPPED_PREFIXES = ("_sysconfigdata", "test_")
 
 
-def python_source(size: int) -> bytes:
+def python_source(size: int) -> Iterator[bytes]:
     """At most `size` bytes of source, files in the order of their paths, the last one cut at a line's end.
 
     Less if the standard library is smaller. The same interpreter always gives the same bytes.
     """
-    parts: list[bytes] = []
-    left = size
     for path in _source_files(Path(sysconfig.get_path("stdlib"))):
         source = path.read_bytes()
         try:
             source.decode("utf-8")
         except UnicodeDecodeError:
             continue
-        if len(source) > left:
-            parts.append(source[: source.rfind(b"\n", 0, left) + 1])
+        fitting = source if len(source) <= size else source[: source.rfind(b"\n", 0, size) + 1]
+        if fitting:
+            yield fitting
+        if fitting is not source:
             break
-        parts.append(source)
-        left -= len(source)
-    return b"".join(parts)
+        size -= len(source)
 
 
 def _source_files(folder: Path) -> Iterator[Path]:

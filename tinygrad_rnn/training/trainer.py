@@ -94,7 +94,7 @@ class Trainer:
         """
         self.run = run
         self._began = self._clock()
-        train, held_out = self.corpus.split(self.config.val_fraction)
+        train, held_out = self.corpus.train, self.corpus.held_out
         self._emit(
             events.Started(
                 run=run.path,
@@ -280,13 +280,14 @@ class _Mean:
 
 def split_windows(corpus: Corpus, config: TrainConfig) -> tuple[Windows, Windows | None]:
     """The windows to train on, and those held out if any. DataError if the text is too short for them."""
-    train, held_out = corpus.split(config.val_fraction)
+    train, held_out = corpus.train, corpus.held_out
     try:
         windows = Windows(train, config.batch_size, config.seq_length)
     except DataError as error:
         raise DataError(
-            f"the part of {config.corpus} to train on is {error} ({len(corpus.symbols)} symbols in all, "
-            f"{len(held_out)} held out); use a longer text or a smaller --seq-length"
+            f"the part of {config.corpus} to train on is {error} "
+            f"({len(train) + len(held_out)} symbols in all, {len(held_out)} held out); "
+            "use a longer text or a smaller --seq-length"
         ) from None
     if len(held_out) == 0:
         return windows, None
