@@ -1,12 +1,16 @@
 """How a training looks: a live line at the foot of the terminal, and above it a line an epoch.
 
 Epochs and samples go to standard output. The live line goes to standard error, and only to a terminal;
-elsewhere a plain line comes there now and then.
+elsewhere a plain line comes there now and then. JsonLines is the same for machines. Neither ever fails: a
+training outlives the terminal that it was started from.
 """
 
 from __future__ import annotations
 
+import json
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
 from textwrap import indent
 from typing import Any
 
@@ -36,9 +40,10 @@ class Display:
         self.has_live_line = self.progress_console.is_terminal and not self.progress_console.is_dumb_terminal
         if self.has_live_line and self.console.is_terminal:
             self.console = self.progress_console  # one screen: lines go above the live one
-        self._unit = "byte" if config.encoding == "bytes" else "char"
+        self._unit = config.units
         self._loss = self._symbols_per_second = 0.0
         self._last: events.Stepped | None = None
+        self._steps = 0
         self._next_plain = PLAIN_EVERY
         self._epochs = ""
 
@@ -56,11 +61,23 @@ class Display:
         )
 
     def __call__(self, event: events.Event) -> None:
+        try:
+            self._show(event)
+        except OSError:  # the terminal is gone
+            self.console.quiet = self.progress_console.quiet = True
+            discard_output()
+
+    def _show(self, event: events.Event) -> None:
         match event:
             case events.Started():
                 self._started(event)
+            case events.Resumed():
+                how = f"inexact ({'; '.join(event.reasons)})" if event.reasons else "exact"
+                self._print(f"resume: {how}, after step {event.step:,}")
             case events.Stepped():
                 self._stepped(event)
+            case events.Rewound():
+                self._print(f"{event.reason} at step {event.at}; back to step {event.to}, lr {event.lr:.3g}")
             case events.Evaluated():
                 self._evaluated(event)
             case events.Sampled():
@@ -69,31 +86,19 @@ class Display:
                 self._finished(event)
 
     def _started(self, event: events.Started) -> None:
-        config, plan = self.config, event.plan
-        limits = []
-        if plan.steps is not None:
-            epochs = plan.steps / plan.steps_per_epoch
-            self._epochs = f"/{-(-plan.steps // plan.steps_per_epoch)}"
-            limits.append(f"{plan.steps:,} steps ({epochs:,.{0 if epochs >= 10 else 1}f} epochs)")
-        if plan.seconds is not None:
-            limits.append(clock(plan.seconds))
-        symbols = "bytes" if config.encoding == "bytes" else "characters"
-        held_out = f"{event.val_symbols:,} held out" if event.val_symbols else "nothing held out"
-        self._print(
-            f"{config.corpus}: {event.train_symbols:,} {symbols} to train on, {held_out}, "
-            f"{event.vocabulary} different"
-        )
-        if event.streams < config.batch_size:
-            self._print(f"the text is short: {event.streams} streams instead of {config.batch_size}")
-        self._print(
-            f"{config.kind} {config.layers}x{config.hidden_size}: {event.parameters:,} parameters, "
-            f"for {' or '.join(limits)}"
-        )
+        if event.plan.steps is not None:
+            self._epochs = f"/{-(-event.plan.steps // event.plan.steps_per_epoch)}"
+        for line in describe(self.config, event):
+            self._print(line)
         self._print(f"run: {event.run}")
 
     def _stepped(self, event: events.Stepped) -> None:
+        if event.skipped is not None:
+            self._print(f"{event.skipped} at step {event.step}; the step is skipped")
+            return
         speed = event.symbols / event.duration if event.duration > 0 else 0.0
-        weight = max(SMOOTHING, 1 / event.step)  # a plain mean at first
+        self._steps += 1
+        weight = max(SMOOTHING, 1 / self._steps)  # a plain mean at first
         self._loss += weight * (event.loss - self._loss)
         self._symbols_per_second += weight * (speed - self._symbols_per_second)
         self._last = event
@@ -103,7 +108,9 @@ class Display:
             self.progress_console.print(Text(", ".join(parts)), soft_wrap=True)
 
     def _evaluated(self, event: events.Evaluated) -> None:
-        line = Text(f"epoch {event.epoch}{self._epochs}  step {event.step}  train {event.train_loss:.4f}")
+        line = Text(f"epoch {event.epoch}{self._epochs}  step {event.step}")
+        if event.train_loss is not None:
+            line.append(f"  train {event.train_loss:.4f}")
         if event.val_loss is not None:
             line.append("  validation ").append(f"{event.val_loss:.4f}", "bold")
             line.append(f" = {bits(event.val_loss):.3f} bits/{self._unit}")
@@ -121,8 +128,10 @@ class Display:
     def _finished(self, event: events.Finished) -> None:
         if event.reason == "interrupted":
             self._print(f"interrupted at step {event.step}; saved {event.checkpoint}")
+            self._print(f"to go on: trnn train --resume {event.run}")
             return
-        line = f"done: {event.step:,} steps in {clock(event.elapsed)}"
+        why = ": no better validation for a while" if event.reason == "patience" else ""
+        line = f"done{why}: {event.step:,} steps in {clock(event.elapsed)}"
         if event.val_loss is not None:
             line += (
                 f"; best validation loss {event.val_loss:.4f} nats = {bits(event.val_loss):.3f} "
@@ -163,6 +172,67 @@ class Display:
             Text(text, no_wrap=True),
         )
         return line
+
+
+class JsonLines:
+    """Prints each event but the single steps as an object on a line of its own: {"event": "saved", ...}."""
+
+    def live(self) -> AbstractContextManager[Any]:
+        """Nothing is alive here."""
+        return nullcontext()
+
+    def __call__(self, event: events.Event) -> None:
+        if isinstance(event, events.Stepped) and event.skipped is None:
+            return
+        record = event.record if isinstance(event, events.Recorded) else asdict(event)
+        record = {"event": type(event).__name__.lower(), **record}
+        try:
+            print(json.dumps(record, default=str), flush=True)
+        except OSError:  # nobody listens any more
+            discard_output()
+
+
+class Silence:
+    """Prints nothing."""
+
+    def live(self) -> AbstractContextManager[Any]:
+        """Nothing is alive here."""
+        return nullcontext()
+
+    def __call__(self, event: events.Event) -> None:
+        pass
+
+
+def describe(config: TrainConfig, started: events.Started) -> list[str]:
+    """What is going to be trained, on what, for how long: a line each."""
+    plan, limits = started.plan, []
+    if plan.steps is not None:
+        epochs = plan.steps / plan.steps_per_epoch
+        limits.append(f"{plan.steps:,} steps ({epochs:,.{0 if epochs >= 10 else 1}f} epochs)")
+    if plan.seconds is not None:
+        limits.append(clock(plan.seconds))
+    sources = ", ".join(shortened(source) for source in config.corpus)
+    symbols = "bytes" if config.encoding == "bytes" else "characters"
+    held_out = f"{started.val_symbols:,} held out" if started.val_symbols else "nothing held out"
+    lines = [
+        f"{sources}: {started.train_symbols:,} {symbols} to train on, {held_out}, "
+        f"{started.vocabulary} different"
+    ]
+    if started.streams < config.batch_size:
+        lines.append(f"the text is short: {started.streams} streams instead of {config.batch_size}")
+    lines.append(
+        f"{config.kind} {config.layers}x{config.hidden_size}: {started.parameters:,} parameters, "
+        f"for {' or '.join(limits)}"
+    )
+    return lines
+
+
+def shortened(source: str) -> str:
+    """A path as seen from here, where that is shorter."""
+    try:
+        return min(source, str(Path(source).relative_to(Path.cwd())), key=len)
+    except ValueError:
+        return source
 
 
 class _Console(Console):

@@ -1,115 +1,254 @@
-"""`trnn train`: options to a configuration, events to the screen."""
+"""`trnn train`: options to a configuration, events to the screen, signals to the trainer."""
 
 from __future__ import annotations
 
+import inspect
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from tinygrad_rnn.training.config import (
+    PRESETS,
+    RUN,
+    SETTINGS,
+    TrainConfig,
+    preset_settings,
+    read_toml,
+)
+
 from .runs import RUNS
+from .terminal import printable
 
 if TYPE_CHECKING:
-    from tinygrad_rnn.training import Trainer
-
-MODEL, TRAINING, LENGTH, OUTPUT = "Model", "Training", "How long", "The run"
-
-
-def _option(panel: str, help: str, default: str | bool = True) -> Any:
-    return typer.Option(help=help, show_default=default, rich_help_panel=panel)
+    from tinygrad_rnn.text import Corpus
+    from tinygrad_rnn.training import RunFolder, Trainer
 
 
+def _option(help: str, default: str | bool = False, *names: str) -> Any:
+    return typer.Option(*names, help=help, show_default=default, rich_help_panel=RUN)
+
+
+def _with_settings(command: Callable) -> Callable:
+    """Give a command an option for every setting of TrainConfig; one that is not given is None."""
+    types = get_type_hints(TrainConfig)
+    parameters = [
+        p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind != p.VAR_KEYWORD
+    ]
+    for name, setting in SETTINGS.items():
+        if name == "corpus":
+            continue
+        default = setting.metadata["unset"] or str(setting.default)
+        option = typer.Option(
+            help=setting.metadata["help"],
+            show_default={"True": "yes", "False": "no"}.get(default, default),
+            rich_help_panel=setting.metadata["group"],
+        )
+        annotation: Any = Annotated[types[name] | None, option]  # type: ignore[valid-type]
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        )
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+@_with_settings
 def train(
     corpus: Annotated[
-        str, typer.Argument(help="A text file, or the name of a text that comes along, such as harbour.")
-    ],
-    kind: Annotated[str, _option(MODEL, "lstm, gru or rnn.")] = "lstm",
-    layers: Annotated[int, _option(MODEL, "Recurrent layers.")] = 2,
-    hidden_size: Annotated[int, _option(MODEL, "Units a layer.")] = 128,
-    embedding_size: Annotated[int, _option(MODEL, "Numbers that stand for a symbol.")] = 64,
-    dropout: Annotated[
-        float, _option(MODEL, "Part of the activations dropped in training; 0.2 to 0.5 helps large models.")
-    ] = 0.0,
-    batch_size: Annotated[int, _option(TRAINING, "Streams of text read in parallel.")] = 50,
-    seq_length: Annotated[
-        int, _option(TRAINING, "Symbols a window: how far back in time the gradient flows.")
-    ] = 50,
-    optimizer: Annotated[str, _option(TRAINING, "sgd, adam, adamw, adagrad or rmsprop.")] = "adam",
-    lr: Annotated[float, _option(TRAINING, "Learning rate at the start; falls to 0 along a cosine.")] = 8e-3,
-    clip: Annotated[float, _option(TRAINING, "Largest norm of the gradient; inf does not clip.")] = 5.0,
-    seed: Annotated[int, _option(TRAINING, "Of initial weights and dropout: same seed, same training.")] = 0,
-    backend: Annotated[str, _option(TRAINING, "numpy, or cupy for an NVIDIA GPU.")] = "numpy",
-    threads: Annotated[
-        int | None,
-        _option(TRAINING, "Threads of the matrix products.", "1, all cores from 256 units a layer on"),
+        list[str] | None,
+        typer.Argument(
+            help="Text files, folders, - for standard input, or names of known texts such as harbour.",
+            show_default=False,
+        ),
     ] = None,
-    encoding: Annotated[
-        str, _option(TRAINING, "utf-8: a symbol is a character; bytes: a byte, for any file.")
-    ] = "utf-8",
-    val_fraction: Annotated[
-        float, _option(TRAINING, "Part of the text, at its end, held out for validation.")
-    ] = 0.1,
-    epochs: Annotated[
-        int | None,
-        _option(LENGTH, "Times through the text.", "10, on a small text as many as make about 4000 steps"),
+    run: Annotated[Path | None, _option("Folder to write to.", f"a new one in {RUNS}/")] = None,
+    resume: Annotated[
+        Path | None, _option("Go on with the run in this folder, or from one of its checkpoints.")
     ] = None,
-    minutes: Annotated[float | None, _option(LENGTH, "Stop after this time.")] = None,
-    max_steps: Annotated[int | None, _option(LENGTH, "Stop after this many steps.")] = None,
-    eval_every: Annotated[int | None, _option(OUTPUT, "Steps between validations.", "an epoch")] = None,
-    sample_every: Annotated[int | None, _option(OUTPUT, "Steps between samples.", "5 in a run")] = None,
-    checkpoint_every: Annotated[
-        int | None, _option(OUTPUT, "Steps between checkpoints.", "an epoch, at most 1000")
+    config: Annotated[Path | None, _option("A TOML file of settings; options win over it.")] = None,
+    preset: Annotated[
+        str | None, _option(f"Settings that are known to go well: {', '.join(PRESETS)}.")
     ] = None,
-    run: Annotated[Path | None, _option(OUTPUT, "Folder to write to.", f"a new one in {RUNS}/")] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="Print nothing but errors.", rich_help_panel=OUTPUT)
+    dry_run: Annotated[
+        bool, _option("Print the model, its memory and the plan, and train nothing.", False, "--dry-run")
     ] = False,
+    require_exact: Annotated[
+        bool,
+        _option(
+            "Refuse to resume if the numbers may not be exactly those of one run.", False, "--require-exact"
+        ),
+    ] = False,
+    force: Annotated[bool, _option("Resume although the text has changed.", False, "--force")] = False,
+    json: Annotated[bool, _option("Print each record as a JSON object.", False, "--json")] = False,
+    quiet: Annotated[bool, _option("Print nothing but errors.", False, "--quiet")] = False,
+    **settings: Any,
 ) -> None:
     """Train a character model on a text.
 
-    Ctrl-C finishes the step, saves a checkpoint and ends.
+    Ctrl-C finishes the step, saves a checkpoint and ends; --resume goes on from there, bit for bit.
     """
-    settings = {name: value for name, value in locals().items() if name not in ("run", "quiet")}
+    from tinygrad_rnn.errors import UsageError
+    from tinygrad_rnn.training import RunFolder
 
-    from contextlib import nullcontext
+    given = {name: value for name, value in settings.items() if value is not None}
+    if corpus:
+        given["corpus"] = [_absolute(source) for source in corpus]
+    if "val_file" in given:
+        given["val_file"] = _absolute(given["val_file"])
+    if resume is not None:
+        for name, value in [
+            ("--run", run),
+            ("--config", config),
+            ("--preset", preset),
+            ("--dry-run", dry_run),
+        ]:
+            if value:
+                raise UsageError(
+                    f"{name} is for a new run; --resume goes on with the settings of the old one"
+                )
+        with RunFolder.open(_folder_of(resume)) as folder:
+            changed = folder.config().changed(given)
+            checkpoint = resume if resume.is_file() else None
+            _train(
+                changed,
+                folder,
+                lambda trainer: trainer.resume(folder, checkpoint, force, require_exact),
+                json,
+                quiet,
+            )
+        return
+    for name, value in [("--force", force), ("--require-exact", require_exact)]:
+        if value:
+            raise UsageError(f"{name} is for --resume")
+    chosen = {
+        **(preset_settings(preset) if preset is not None else {}),
+        **(read_toml(config) if config is not None else {}),
+    }
+    TrainConfig.of({"corpus": ["-"], **chosen}, str(config or preset))  # its own mistakes under its own name
+    wanted = TrainConfig.of({"corpus": [], **chosen, **given})
+    if dry_run:
+        _print_plan(wanted)
+        return
+    _train(wanted, run, lambda trainer: None, json, quiet)
 
-    from tinygrad_rnn.text import load_corpus
-    from tinygrad_rnn.training import RunFolder, TrainConfig, Trainer
+
+def _absolute(source: str) -> str:
+    """A file's path such that a resume finds it from anywhere; a name as it is."""
+    return str(Path(source).absolute()) if Path(source).exists() else source
+
+
+def _folder_of(resume: Path) -> Path:
+    if resume.is_file():
+        return resume.parent.parent if resume.parent.name in ("checkpoints", "superseded") else resume.parent
+    return resume
+
+
+def _train(
+    config: TrainConfig,
+    run: RunFolder | Path | None,
+    prepare: Callable[[Trainer], object],
+    json: bool,
+    quiet: bool,
+) -> None:
+    from tinygrad_rnn.training import RunFolder, Trainer
     from tinygrad_rnn.training.allocator import keep_freed_memory
 
-    from .display import Display
+    from .display import Display, JsonLines, Silence
 
-    config = TrainConfig(**settings)
-    text = load_corpus(config.corpus, encoding=config.encoding, val_fraction=config.val_fraction)
-    display = None if quiet else Display(config)
+    text = _text(config)
     keep_freed_memory()
-    trainer = Trainer(config, text, display or (lambda event: None))
-    if run is not None:
-        folder = RunFolder.create(run, config)
+    display = Silence() if quiet else JsonLines() if json else Display(config)
+    trainer = Trainer(config, text, display)
+    prepare(trainer)
+    if run is None:
+        run = RunFolder.create_new(RUNS, text.name, config)
+    elif isinstance(run, Path):
+        run = RunFolder.create(run, config)
     else:
-        folder = RunFolder.create_new(RUNS, text.name, config)
-    with _stopping(trainer), display.live() if display else nullcontext():
-        finished = trainer.train(folder)
+        run.write_config(config)
+    with run, stopping(trainer) as received, display.live():
+        finished = trainer.train(run)
     if finished.reason == "interrupted":
-        raise typer.Exit(130)
+        raise typer.Exit(128 + received[-1])
+
+
+def _print_plan(config: TrainConfig) -> None:
+    """What --dry-run shows."""
+    from tinygrad_rnn.training.config import Plan
+    from tinygrad_rnn.training.estimate import Estimate, gigabytes
+    from tinygrad_rnn.training.events import Started
+    from tinygrad_rnn.training.machine import memory
+    from tinygrad_rnn.training.trainer import split_windows
+
+    from .display import describe
+
+    text = _text(config)
+    windows, _ = split_windows(text, config)
+    estimate = Estimate.of(config, len(text.vocabulary), windows.batch_size)
+    plan = Plan.of(config, len(windows))
+    started = Started(
+        run=Path(),
+        parameters=estimate.parameters,
+        vocabulary=len(text.vocabulary),
+        train_symbols=len(text.train),
+        val_symbols=len(text.held_out),
+        streams=windows.batch_size,
+        plan=plan,
+    )
+    free = memory()[1]
+    lines = [
+        *describe(config, started),
+        f"an epoch: {plan.steps_per_epoch:,} steps of {started.streams} x {config.seq_length} symbols",
+        f"a validation every {plan.eval_every:,} steps, a checkpoint every {plan.checkpoint_every:,}",
+        f"memory: about {gigabytes(estimate.bytes)}"
+        + ("" if free is None else f" of {gigabytes(free)} free"),
+        "nothing is trained: --dry-run",
+    ]
+    print(printable("\n".join(lines)))
+
+
+def _text(config: TrainConfig) -> Corpus:
+    from tinygrad_rnn.text import load_corpus
+
+    return load_corpus(
+        config.corpus,
+        encoding=config.encoding,
+        normalize=config.normalize,
+        min_count=config.min_count,
+        val_fraction=config.val_fraction,
+        val_file=config.val_file,
+    )
 
 
 @contextmanager
-def _stopping(trainer: Trainer) -> Iterator[None]:
-    """In this block the first Ctrl-C asks the trainer to stop; a second one ends the program at once."""
+def stopping(trainer: Trainer) -> Iterator[list[int]]:
+    """In this block Ctrl-C, SIGTERM and SIGHUP ask the trainer to stop; a second Ctrl-C ends at once.
+
+    Gives the list of the signals that came.
+    """
+    received: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        received.append(number)
         trainer.stop()
-        print("\rfinishing this step, then saving; Ctrl-C again ends at once", file=sys.stderr)
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            note = "finishing this step, then saving; Ctrl-C again ends at once"
+            with suppress(OSError):
+                print(f"\r{note}", file=sys.stderr)
 
-    before = signal.signal(signal.SIGINT, stop)
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    # One that is ignored stays so: nohup wants the training to outlive its terminal.
+    numbers = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
-        yield
+        yield received
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -61,6 +61,16 @@ class CheckpointError(TinygradError, ValueError):
     exit_code = 4
 
 
+class InexactError(TinygradError, RuntimeError):
+    """A run that would go on, but not with exactly the numbers that it would have had."""
+
+
+class InUseError(TinygradError, RuntimeError):
+    """Another process trains in this run folder."""
+
+    exit_code = 5
+
+
 class DivergedError(TinygradError, ArithmeticError):
     """Training met a loss or a gradient that is not finite."""
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tinygrad_rnn.errors import CheckpointError, UsageError
 from tinygrad_rnn.training import RunFolder, TrainConfig, newest
-from tinygrad_rnn.training.run import _toml
+from tinygrad_rnn.training.config import to_toml
 
 CONFIG = TrainConfig(corpus="text.txt", clip=float("inf"), epochs=3)
 
@@ -20,18 +20,24 @@ def test_the_configuration_is_written_in_full(tmp_path):
     RunFolder.create(tmp_path / "run", CONFIG)
     text = (tmp_path / "run" / "config.toml").read_text()
     read = tomllib.loads(text)
-    assert read == {name: value for name, value in asdict(CONFIG).items() if value is not None}
-    assert "# minutes = none\n" in text
+    assert read == CONFIG.to_json()
+    for name, value in asdict(CONFIG).items():
+        assert re.search(
+            rf"^# {name} =  # \S" if value is None else rf"^{name} = .+  # \S", text, re.MULTILINE
+        )
+    assert RunFolder(tmp_path / "run").config() == CONFIG
 
 
 @given(st.text(st.characters()))
 def test_any_name_of_a_corpus_can_be_written_down(name):
-    assert tomllib.loads(_toml(TrainConfig(corpus=name)))["corpus"] == name
+    assert tomllib.loads(to_toml(TrainConfig(corpus=name)))["corpus"] == [name]
 
 
 def test_a_folder_with_a_run_is_refused(tmp_path):
-    RunFolder.create(tmp_path, CONFIG)  # an existing folder without one is fine
-    with pytest.raises(UsageError, match="holds a run already"):
+    RunFolder.create(tmp_path, CONFIG).release()  # an existing folder without one is fine
+    with pytest.raises(
+        UsageError, match=f"holds a run already; to go on with it: trnn train --resume {tmp_path}"
+    ):
         RunFolder.create(tmp_path, CONFIG)
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="is a file"):
@@ -45,12 +51,12 @@ def test_new_runs_are_named_by_date_corpus_and_model(tmp_path):
         assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d{6}_a-text-ö_lstm(-\d)?", run.name)
 
 
-def test_the_last_three_checkpoints_are_kept(tmp_path):
+def test_the_last_checkpoints_are_kept(tmp_path):
     run = RunFolder.create(tmp_path, CONFIG)
     for step in (5, 10, 100, 20):
         run.checkpoint(step).touch()
     run.best.touch()
-    run.drop_old_checkpoints()
+    run.drop_old_checkpoints(3)
     assert sorted(path.name for path in run.checkpoints.iterdir()) == [
         "step-00000010.safetensors",
         "step-00000020.safetensors",

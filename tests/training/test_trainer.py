@@ -328,7 +328,7 @@ def test_predictions_that_overflow_are_divergence(tmp_path):
                 output.bias.copy_(np.full(output.bias.shape, 3e38))
 
     training.trainer._emit = blow_up
-    with pytest.raises(DivergedError, match="the model's prediction is nan at step 1; the last good"):
+    with pytest.raises(DivergedError, match="the model's prediction is not finite at step 1; there is no"):
         training.run()
 
 

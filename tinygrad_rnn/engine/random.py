@@ -7,7 +7,7 @@ function of a key, (seed, step, number of the draw within the step), by the coun
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -57,7 +57,7 @@ def next_key() -> Key:
 
 
 def snapshot() -> tuple:
-    """Where all randomness stands, for replay()."""
+    """Where all randomness stands, for restore() and replay(). JSON can hold it."""
     return (_state.seed, _state.step, _state.draws), generator().bit_generator.state
 
 
@@ -65,14 +65,15 @@ def snapshot() -> tuple:
 def replay(taken: tuple) -> Iterator[None]:
     """Draw in this block what was drawn after snapshot() was taken: to compute a segment once more."""
     before = snapshot()
-    _go_to(taken)
+    restore(taken)
     try:
         yield
     finally:
-        _go_to(before)
+        restore(before)
 
 
-def _go_to(taken: tuple) -> None:
+def restore(taken: Sequence) -> None:
+    """Let all randomness stand where it stood at snapshot()."""
     (_state.seed, _state.step, _state.draws), generator().bit_generator.state = taken
 
 

@@ -1,14 +1,11 @@
-"""A trained model in a file: `save` and `load`.
-
-The file is safetensors, which holds arrays and text and cannot hold code. What is not an array (the model's
-configuration, the vocabulary, how the training stood) is one metadata entry of sorted JSON.
-"""
+"""A trained model in a file: `save` and `load`, and where in a run folder to look for one."""
 
 from __future__ import annotations
 
 import inspect
-import json
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +13,10 @@ import numpy as np
 
 from ..errors import CheckpointError, TinygradError
 from ..text.vocabulary import Vocabulary
+from . import archive
 from .char_lm import CharLM
 
-KEY = "tinygrad_rnn"
-FORMAT = 1
+_NUMBERED = re.compile(r"step-(\d{8,})\.safetensors")
 
 
 class Loaded(NamedTuple):
@@ -30,38 +27,26 @@ class Loaded(NamedTuple):
     meta: dict[str, Any]
 
 
-def save(path: str | os.PathLike, model: CharLM, vocabulary: Vocabulary, meta: dict[str, Any]) -> None:
-    """Write the model so that at any moment either the old file or the new one is there whole."""
-    from safetensors.numpy import save as to_bytes
+def save(
+    path: str | os.PathLike,
+    model: CharLM,
+    vocabulary: Vocabulary,
+    meta: Mapping[str, Any],
+    training: Mapping[str, Any] | None = None,
+    arrays: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Write the model so that at any moment either the old file or the new one is there whole.
 
+    meta      notes for a person: the step, the loss
+    training  what training needs to go on; `arrays` belong to it, their names contain a "/"
+    """
     header = {
-        "format": FORMAT,
+        "meta": dict(meta),
         "model": model.config(),
+        "training": None if training is None else dict(training),
         "vocabulary": vocabulary.to_json(),
-        "meta": meta,
     }
-    arrays = {name: np.ascontiguousarray(a) for name, a in model.state_dict().items()}
-    write_atomically(Path(path), to_bytes(arrays, {KEY: json.dumps(header, sort_keys=True)}))
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write to a temporary name in the same folder, flush to disk, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name == "posix":  # the new name itself is in the folder, which has to be flushed as well
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    archive.write(Path(path), header, {**model.state_dict(), **(arrays or {})})
 
 
 def load(path: str | os.PathLike) -> Loaded:
@@ -69,17 +54,28 @@ def load(path: str | os.PathLike) -> Loaded:
 
     Raises CheckpointError for anything that is not one, saying why.
     """
-    file = find_checkpoint(Path(path))
-    header, arrays = _read(file)
+    return model_of(*read(find_checkpoint(Path(path))))
+
+
+def read(file: Path) -> tuple[Path, dict[str, Any], dict[str, np.ndarray]]:
+    """The file, its header and its arrays. CheckpointError names the newest intact file beside a damaged
+    one."""
     try:
-        if header["format"] != FORMAT:
-            raise CheckpointError(f"{file} has format {header['format']}; this version reads format {FORMAT}")
+        return file, *archive.read(file)
+    except CheckpointError as error:
+        instead = _newest_intact(file)
+        offer = f"; the newest intact one is {instead}" if instead is not None else ""
+        raise CheckpointError(f"{error}{offer}") from None
+
+
+def model_of(file: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Loaded:
+    """The model in what read() returned; what belongs to its training is left aside."""
+    try:
         vocabulary = Vocabulary.from_json(header["vocabulary"])
-        model = _fitting(header["model"], len(vocabulary), arrays)
+        weights = {name: array for name, array in arrays.items() if "/" not in name}
+        model = _fitting(header["model"], len(vocabulary), weights)
         meta = dict(header["meta"])
-    except CheckpointError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, MemoryError, TinygradError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, MemoryError, TinygradError) as error:
         raise CheckpointError(f"{file} does not hold a model of this program: {error}") from None
     return Loaded(model.eval(), vocabulary, meta)
 
@@ -106,24 +102,27 @@ def find_checkpoint(path: Path, which: str = "best") -> Path:
         return path
     if not path.exists():
         raise CheckpointError(f"{path} does not exist")
-    numbered = sorted(path.glob("checkpoints/step-*.safetensors"))
     best = [p for p in [path / "best.safetensors"] if p.is_file()]
-    ordered = [*numbered, *best] if which == "best" else [*best, *numbered]
+    ordered = [*numbered(path), *best] if which == "best" else [*best, *numbered(path)]
     if not ordered:
         raise CheckpointError(f"{path} is neither a checkpoint nor a folder with one in it")
     return ordered[-1]
 
 
-def _read(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    from safetensors import SafetensorError, safe_open
+def numbered(run: Path) -> list[Path]:
+    """The numbered checkpoints of a run folder, oldest step first."""
+    found = [(m, p) for p in run.glob("checkpoints/*") if (m := _NUMBERED.fullmatch(p.name))]
+    return [path for match, path in sorted(found, key=lambda pair: int(pair[0][1]))]
 
-    try:
-        with safe_open(file, framework="numpy") as opened:
-            metadata = opened.metadata() or {}
-            if KEY not in metadata:
-                raise CheckpointError(f"{file} is a safetensors file, but not one of this program")
-            return json.loads(metadata[KEY]), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError, RecursionError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{file} is not a checkpoint, or is damaged: {error}") from None
+
+def _newest_intact(damaged: Path) -> Path | None:
+    """Another checkpoint of the same run, the newest that is whole."""
+    run = damaged.parent.parent if damaged.parent.name == "checkpoints" else damaged.parent
+    for other in [*reversed(numbered(run)), run / "best.safetensors"]:
+        try:
+            if other != damaged and other.is_file():
+                archive.check(other)
+                return other
+        except CheckpointError:
+            continue
+    return None

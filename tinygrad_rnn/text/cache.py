@@ -60,11 +60,11 @@ class Encoded:
     vocabulary: Vocabulary
 
 
-def user_folder() -> Path:
-    """`tinygrad_rnn/encoded` where this system keeps what can be made again, such as ~/.cache."""
+def user_folder(part: str = "encoded") -> Path:
+    """`tinygrad_rnn/PART` where this system keeps what can be made again, such as ~/.cache."""
     from platformdirs import user_cache_path
 
-    return user_cache_path("tinygrad_rnn", appauthor=False) / "encoded"
+    return user_cache_path("tinygrad_rnn", appauthor=False) / part
 
 
 def find(folder: Path, key: Key) -> Encoded | None:

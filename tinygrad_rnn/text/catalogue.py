@@ -94,7 +94,7 @@ def _why(error: OSError, entry: Entry, file: Path) -> str:
 
 
 def _path(name: str) -> Path:
-    return user_folder() / "corpora" / f"{name}.txt"
+    return user_folder("corpora") / f"{name}.txt"
 
 
 def _sha256(path: Path) -> str:

@@ -1,60 +1,161 @@
-"""`TrainConfig`: every setting of a training run, its default, and what values it may take."""
+"""`TrainConfig`: every setting of a training run, its default, what it means and what values it may take."""
 
 from __future__ import annotations
 
+import difflib
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 from ..engine.backend import get_backend
 from ..errors import BackendError, UsageError
 from ..models import KINDS
-from ..optim import by_name
+from ..optim.optimizers import OPTIMIZERS
+from ..optim.schedules import SCHEDULES
 from ..text.vocabulary import ENCODINGS
 
 DEFAULT_EPOCHS, DEFAULT_STEPS = 10, 4000
 LARGEST = 2**16  # of a size or a number of layers
+ON_NAN = ("stop", "skip", "rewind")
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "shakespeare": {},
+}
+
+
+def _setting(
+    group: str, help: str, default: Any = MISSING, *, unset: str = "", changeable: bool = False
+) -> Any:
+    """A field and what a person is told of it. `unset`: what None means. `changeable`: on resume."""
+    metadata = {"group": group, "help": help, "unset": unset, "changeable": changeable}
+    return field(default=default, metadata=metadata)
+
+
+TEXT, MODEL, TRAINING, LENGTH, RUN = "Text", "Model", "Training", "How long", "The run"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Settings that make no sense raise a UsageError, one clear line each.
 
-    Training ends with the first limit reached of `epochs`, `max_steps` and `minutes`. Without any it
-    makes 10 epochs, or on a small text as many as make about 4000 steps. Intervals are in steps; None
-    evaluates and saves about every epoch and writes five samples over the whole run.
+    Training ends with the first limit reached of `epochs`, `max_steps`, `minutes` and `patience`. Without any
+    of the first three it makes 10 epochs, or on a small text as many as make about 4000 steps.
     """
 
-    corpus: str
-    encoding: str = "utf-8"
-    val_fraction: float = 0.1
+    corpus: tuple[str, ...] = _setting(
+        TEXT, "Text files, folders of them, names of known texts, or -.", changeable=True
+    )
+    encoding: str = _setting(TEXT, "utf-8: a symbol is a character; bytes: a byte, for any file.", "utf-8")
+    normalize: str | None = _setting(
+        TEXT, "nfc: composed and decomposed characters become the same.", None, unset="characters as they are"
+    )
+    min_count: int = _setting(TEXT, "Characters rarer than this become one unknown symbol.", 1)
+    val_fraction: float = _setting(TEXT, "Part of the text, at its end, held out for validation.", 0.1)
+    val_file: str | None = _setting(
+        TEXT,
+        "A text to validate on instead of the end of the corpus.",
+        None,
+        unset="the end of the corpus",
+        changeable=True,  # where the texts are; what is in them must be the same
+    )
 
-    kind: str = "lstm"
-    layers: int = 2
-    hidden_size: int = 128
-    embedding_size: int = 64
-    dropout: float = 0.0
+    kind: str = _setting(MODEL, "lstm, gru or rnn.", "lstm")
+    layers: int = _setting(MODEL, "Recurrent layers.", 2)
+    hidden_size: int = _setting(MODEL, "Units a layer.", 128)
+    embedding_size: int = _setting(MODEL, "Numbers that stand for a symbol.", 64)
+    tie_weights: bool = _setting(
+        MODEL, "Score symbols with the embedding table (sizes must be equal).", False
+    )
+    dropout: float = _setting(
+        MODEL, "Part of the activations dropped in training; 0.2 to 0.5 helps large models.", 0.0
+    )
+    embedding_dropout: float | None = _setting(
+        MODEL, "Dropout of the embeddings.", None, unset="as --dropout"
+    )
+    variational: bool = _setting(MODEL, "Drop the same activations at every time step of a window.", False)
+    weight_dropout: float = _setting(MODEL, "Part of the recurrent weights dropped in training.", 0.0)
 
-    batch_size: int = 50
-    seq_length: int = 50
-    optimizer: str = "adam"
-    lr: float = 8e-3
-    clip: float = 5.0  # largest norm of the gradient; infinity does not clip
-    seed: int = 0
-    backend: str = "numpy"
-    threads: int | None = None  # of the matrix products; None: see threads.py
+    batch_size: int = _setting(TRAINING, "Streams of text read in parallel.", 50)
+    seq_length: int = _setting(TRAINING, "Symbols a window: how far back in time the gradient flows.", 50)
+    accumulate: int = _setting(
+        TRAINING, "Compute a batch in this many parts and add their gradients: saves memory.", 1
+    )
+    optimizer: str = _setting(TRAINING, f"{', '.join(OPTIMIZERS)}.", "adam")
+    lr: float = _setting(TRAINING, "Learning rate at its highest.", 8e-3)
+    schedule: str = _setting(TRAINING, f"How the learning rate falls: {', '.join(SCHEDULES)}.", "cosine")
+    warmup: int = _setting(TRAINING, "Steps in which the learning rate rises to its highest.", 0)
+    weight_decay: float | None = _setting(
+        TRAINING, "Pull of the weights towards zero.", None, unset="the optimiser's own"
+    )
+    clip: float = _setting(TRAINING, "Largest norm of the gradient; inf does not clip.", 5.0)
+    average: float = _setting(
+        TRAINING, "Decay of the running mean of the weights that is evaluated and kept; 0: no mean.", 0.0
+    )
+    seed: int = _setting(TRAINING, "Of initial weights and dropout: same seed, same training.", 0)
+    backend: str = _setting(TRAINING, "numpy, or cupy for an NVIDIA GPU.", "numpy", changeable=True)
+    threads: int | None = _setting(
+        TRAINING,
+        "Threads of the matrix products.",
+        None,
+        unset="1, all cores from 256 units a layer on",
+        changeable=True,
+    )
+    on_nan: str = _setting(
+        TRAINING,
+        "What a loss or gradient that is not finite does: stop, skip the step, or rewind to the last "
+        "checkpoint and halve the learning rate.",
+        "stop",
+        changeable=True,
+    )
 
-    epochs: int | None = None
-    max_steps: int | None = None
-    minutes: float | None = None
-    eval_every: int | None = None
-    sample_every: int | None = None
-    checkpoint_every: int | None = None
+    epochs: int | None = _setting(
+        LENGTH,
+        "Times through the text.",
+        None,
+        unset="10, on a small text as many as make about 4000 steps",
+        changeable=True,
+    )
+    minutes: float | None = _setting(LENGTH, "Stop after this time.", None, unset="no limit", changeable=True)
+    max_steps: int | None = _setting(
+        LENGTH, "Stop after this many steps.", None, unset="no limit", changeable=True
+    )
+    patience: int | None = _setting(
+        LENGTH,
+        "Stop after this many validations without a better one.",
+        None,
+        unset="no limit",
+        changeable=True,
+    )
+
+    eval_every: int | None = _setting(
+        RUN, "Steps between validations.", None, unset="an epoch", changeable=True
+    )
+    sample_every: int | None = _setting(
+        RUN, "Steps between samples.", None, unset="5 in a run", changeable=True
+    )
+    checkpoint_every: int | None = _setting(
+        RUN, "Steps between checkpoints.", None, unset="an epoch, at most 1000", changeable=True
+    )
+    keep: int = _setting(RUN, "Checkpoints to keep, the best one apart.", 3, changeable=True)
 
     def __post_init__(self) -> None:
-        for name, known in [("encoding", ENCODINGS), ("kind", KINDS)]:
+        sources = (self.corpus,) if isinstance(self.corpus, str) else tuple(self.corpus)
+        object.__setattr__(self, "corpus", sources)
+        if not self.corpus:
+            raise UsageError("a training needs a text: a file, a folder, or a name such as harbour")
+        for name, known in [
+            ("encoding", ENCODINGS),
+            ("kind", KINDS),
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("on_nan", ON_NAN),
+            ("normalize", (None, "nfc")),
+        ]:
             if getattr(self, name) not in known:
-                raise UsageError(f"no {name} is called {getattr(self, name)!r}; there are {', '.join(known)}")
-        by_name(self.optimizer)
+                names = ", ".join(n for n in known if n)
+                raise UsageError(f"no {_spoken(name)} is called {getattr(self, name)!r}; there are {names}")
         try:
             get_backend(self.backend)
         except BackendError as error:
@@ -63,19 +164,161 @@ class TrainConfig:
         for name in ("layers", "hidden_size", "embedding_size", "batch_size", "seq_length"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
             self._require(name, getattr(self, name) <= LARGEST, f"at most {LARGEST}")
-        for name in ("threads", "epochs", "max_steps", "eval_every", "sample_every", "checkpoint_every"):
+        for name in ("threads", "epochs", "max_steps", "patience"):
             self._require(name, getattr(self, name) is None or getattr(self, name) >= 1, "at least 1")
-        for name in ("dropout", "val_fraction"):
-            self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        for name in ("eval_every", "sample_every", "checkpoint_every"):
+            self._require(name, getattr(self, name) is None or getattr(self, name) >= 1, "at least 1")
+        for name in ("keep", "min_count", "accumulate"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("dropout", "embedding_dropout", "weight_dropout", "val_fraction", "average"):
+            value = getattr(self, name)
+            self._require(name, value is None or 0 <= value < 1, "at least 0 and below 1")
         self._require("threads", self.threads is None or self.threads <= 1024, "at most 1024")
+        self._require("accumulate", self.accumulate <= self.batch_size, "at most the batch size")
         self._require("lr", 0 < self.lr < math.inf, "a positive number")
+        self._require("warmup", self.warmup >= 0, "at least 0")
+        self._require(
+            "weight_decay", self.weight_decay is None or 0 <= self.weight_decay < math.inf, "at least 0"
+        )
         self._require("clip", self.clip > 0, "a positive number")
         self._require("minutes", self.minutes is None or 0 < self.minutes < math.inf, "a positive number")
         self._require("seed", 0 <= self.seed < 2**64, "at least 0 and below 2**64")
+        if self.weight_decay is not None and self.optimizer not in ("sgd", "adam", "adamw"):
+            raise UsageError(f"{self.optimizer} has no weight decay; sgd, adam and adamw have")
+        if self.tie_weights and self.embedding_size != self.hidden_size:
+            raise UsageError(
+                "tied weights need an embedding size equal to the hidden size, not "
+                f"{self.embedding_size} and {self.hidden_size}"
+            )
+        for name, value in [("plateau", self.schedule == "plateau"), ("patience", self.patience)]:
+            if value and self.val_fraction == 0 and self.val_file is None:
+                raise UsageError(
+                    f"{name} goes by the validation loss, and --val-fraction 0 holds nothing out"
+                )
 
     def _require(self, name: str, holds: bool, wanted: str) -> None:
         if not holds:
-            raise UsageError(f"{name.replace('_', ' ')} must be {wanted}, not {getattr(self, name)}")
+            raise UsageError(f"{_spoken(name)} must be {wanted}, not {getattr(self, name)}")
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], source: str = "the settings") -> TrainConfig:
+        """From a mapping, such as a TOML file. UsageError for an unknown key or a value of a wrong type."""
+        types = get_type_hints(cls)
+        for name, value in settings.items():
+            if name not in types:
+                near = difflib.get_close_matches(name.replace("-", "_"), types, n=1)
+                meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(types)}"
+                raise UsageError(f"{source} has an unknown setting {name!r}{meant}")
+            if not _is_of(value, types[name]):
+                raise UsageError(f"{source}: {name} must be {_type_name(types[name])}, not {value!r}")
+        return cls(**{name: _converted(value, types[name]) for name, value in settings.items()})
+
+    def changed(self, settings: Mapping[str, Any]) -> TrainConfig:
+        """With other settings, for a run that goes on. UsageError for one that must stay as it is."""
+        wanted = type(self).of({**self._set(), **settings})
+        for name in fixed_differences(self, wanted):
+            raise UsageError(
+                f"{name.replace('_', '-')} cannot change when a run goes on: it is {getattr(self, name)!r}, "
+                f"not {getattr(wanted, name)!r}"
+            )
+        return wanted
+
+    def _set(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def to_json(self) -> dict[str, Any]:
+        """What is set, as of() takes it and JSON gives it back."""
+        return {**self._set(), "corpus": list(self.corpus)}
+
+    @property
+    def units(self) -> str:
+        """What a symbol is called in speeds and losses."""
+        return "byte" if self.encoding == "bytes" else "char"
+
+
+SETTINGS = {f.name: f for f in fields(TrainConfig)}
+
+
+def fixed_differences(before: TrainConfig, now: TrainConfig) -> list[str]:
+    """The settings that differ and must not when a run goes on."""
+    return [
+        name
+        for name, setting in SETTINGS.items()
+        if not setting.metadata["changeable"] and getattr(before, name) != getattr(now, name)
+    ]
+
+
+def to_toml(config: TrainConfig) -> str:
+    """A file of all settings with what they mean. Read it back with read_toml()."""
+    lines = ["# The settings of this run, defaults included."]
+    group = None
+    for name, setting in SETTINGS.items():
+        if setting.metadata["group"] != group:
+            group = setting.metadata["group"]
+            lines += ["", f"# --- {group} ---"]
+        value = getattr(config, name)
+        # TOML has no null: what is not set is a comment.
+        entry = f"# {name} =" if value is None else f"{name} = {_toml_value(value)}"
+        unset = f" (not set: {setting.metadata['unset']})" if value is None else ""
+        lines.append(f"{entry}  # {setting.metadata['help']}{unset}")
+    return "\n".join(lines) + "\n"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file. UsageError if it is none."""
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from None
+
+
+def preset_settings(name: str) -> dict[str, Any]:
+    """The settings of a preset. UsageError lists the known ones."""
+    if name not in PRESETS:
+        raise UsageError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")
+    return dict(PRESETS[name])
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    if not isinstance(value, str):
+        return repr(value)
+    import json
+
+    # A JSON string is a TOML string, but for the one control character that JSON leaves bare.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _is_of(value: Any, wanted: Any) -> bool:
+    if wanted == tuple[str, ...]:
+        return isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)
+    options = get_args(wanted) or (wanted,)
+    if isinstance(value, bool):
+        return bool in options
+    return isinstance(value, options) or (isinstance(value, int) and float in options)
+
+
+def _converted(value: Any, wanted: Any) -> Any:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if is_number and float in (get_args(wanted) or (wanted,)) else value
+
+
+def _type_name(wanted: Any) -> str:
+    if wanted == tuple[str, ...]:
+        return "a list of strings"
+    names = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}
+    return " or ".join(names[t] for t in get_args(wanted) or (wanted,) if t in names)
+
+
+def _spoken(name: str) -> str:
+    return name.replace("_", " ")
 
 
 @dataclass(frozen=True)

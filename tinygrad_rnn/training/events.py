@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .config import Plan
 
@@ -26,8 +27,21 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Resumed:
+    """A run goes on after `step` (0: from its beginning). reasons: why the numbers may not be those of a run
+    that was never interrupted; none: they are, to the last bit."""
+
+    step: int
+    checkpoint: Path | None
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Stepped:
-    """After each step. grad_norm: before clipping. duration: of this step, in seconds, as elapsed is."""
+    """After each step. grad_norm: before clipping. duration: of this step, in seconds, as elapsed is.
+
+    skipped: the loss or the gradient was not finite, and the weights are what they were before.
+    """
 
     step: int
     epoch: int
@@ -38,18 +52,37 @@ class Stepped:
     duration: float
     elapsed: float
     progress: float
+    skipped: str | None = None
+
+
+@dataclass(frozen=True)
+class Rewound:
+    """Something was not finite at step `at`; training goes on from step `to` with a lower learning rate."""
+
+    at: int
+    to: int
+    reason: str
+    lr: float
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """About every epoch. train_loss: mean since the event before. val_loss: None if nothing is held out."""
+    """About every epoch. train_loss: mean since the event before, None if all its steps were skipped.
+    val_loss: None if nothing is held out."""
 
     step: int
     epoch: int
-    train_loss: float
+    train_loss: float | None
     val_loss: float | None
     best: bool
     elapsed: float
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A line was added to history.jsonl."""
+
+    record: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -71,7 +104,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class Finished:
-    """After the last step. reason: "steps", "minutes" or "interrupted". val_loss: the best one."""
+    """After the last step. reason: "steps", "minutes", "patience" or "interrupted". val_loss: the best."""
 
     step: int
     epoch: int
@@ -79,10 +112,11 @@ class Finished:
     val_loss: float | None
     val_step: int | None
     elapsed: float
+    run: Path
     checkpoint: Path
 
 
-Event = Started | Stepped | Evaluated | Sampled | Saved | Finished
+Event = Started | Resumed | Stepped | Rewound | Evaluated | Recorded | Sampled | Saved | Finished
 
 
 def bits(nats: float) -> float:

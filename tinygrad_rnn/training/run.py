@@ -3,36 +3,40 @@
 config.toml                            every setting
 history.jsonl                          the losses, one JSON object a line
 samples.txt                            what the model wrote as it learnt
-best.safetensors                       the model with the lowest validation loss so far
-checkpoints/step-00001234.safetensors  the last three, numbered so that they sort
+best.safetensors                       the checkpoint with the lowest validation loss so far
+checkpoints/step-00001234.safetensors  the last few, numbered so that they sort
+run.lock                               who trains here
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ..atomic import sweep, write_atomically
 from ..errors import CheckpointError, UsageError
-from ..models.files import find_checkpoint, write_atomically
-from .config import TrainConfig
-
-KEPT = 3
+from ..models.files import find_checkpoint, numbered
+from .config import TrainConfig, read_toml, to_toml
+from .lock import Lock
 
 
 class RunFolder:
-    """A folder that holds, or will hold, one run."""
+    """A folder that holds one run, and the lock on it. `with` gives it back."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.best = path / "best.safetensors"
         self.checkpoints = path / "checkpoints"
-        self._samples = path / "samples.txt"
+        self.config_file = path / "config.toml"
+        self.history_file = path / "history.jsonl"
+        self.samples_file = path / "samples.txt"
+        self._lock: Lock | None = None
 
     @classmethod
     def create(cls, path: Path, config: TrainConfig) -> RunFolder:
@@ -42,10 +46,18 @@ class RunFolder:
             raise UsageError("a run needs a folder of its own; name one")
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is a file; a run needs a folder")
-        if any(p.exists() for p in (run._config, run._history, run._samples, run.checkpoints, run.best)):
-            raise UsageError(f"{path} holds a run already; choose another folder for a new one")
-        run.checkpoints.mkdir(parents=True)
-        write_atomically(run._config, _toml(config).encode("utf-8", "replace"))
+        path.mkdir(parents=True, exist_ok=True)
+        run._take()
+        try:
+            if run.config_file.exists():
+                raise UsageError(f"{path} holds a run already; to go on with it: trnn train --resume {path}")
+            if any(p.exists() for p in (run.history_file, run.samples_file, run.checkpoints, run.best)):
+                raise UsageError(f"{path} holds parts of a run already; choose another folder for a new one")
+            run.write_config(config)
+            run.checkpoints.mkdir()
+        except BaseException:
+            run.release()
+            raise
         return run
 
     @classmethod
@@ -62,32 +74,101 @@ class RunFolder:
             return cls.create(path, config)
         raise AssertionError
 
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Take a run that is there, to go on with it. UsageError if it is none."""
+        run = cls(path)
+        if not run.config_file.is_file():
+            raise UsageError(f"{path} holds no run: it has no config.toml")
+        run._take()
+        run.checkpoints.mkdir(exist_ok=True)
+        return run
+
+    def _take(self) -> None:
+        self._lock = Lock(self.path / "run.lock")
+        sweep(self.path)
+        sweep(self.checkpoints)
+
+    def release(self) -> None:
+        """Let another trainer have the folder."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.release()
+
+    # --- what is in it ------------------------------------------------------------------------------
+
+    def config(self) -> TrainConfig:
+        """The settings in config.toml."""
+        return TrainConfig.of(read_toml(self.config_file), str(self.config_file))
+
+    def write_config(self, config: TrainConfig) -> None:
+        """Write config.toml."""
+        write_atomically(self.config_file, to_toml(config).encode("utf-8", "replace"))
+
     def checkpoint(self, step: int) -> Path:
         """Where the checkpoint of that step goes."""
         return self.checkpoints / f"step-{step:08d}.safetensors"
 
-    def drop_old_checkpoints(self) -> None:
-        """Keep the newest three."""
-        for old in sorted(self.checkpoints.glob("step-*.safetensors"))[:-KEPT]:
+    def newest_checkpoint(self) -> Path | None:
+        """The numbered checkpoint of the latest step."""
+        return next(reversed(numbered(self.path)), None)
+
+    def drop_old_checkpoints(self, keep: int) -> None:
+        """Leave the newest `keep`."""
+        for old in numbered(self.path)[:-keep]:
             old.unlink(missing_ok=True)
 
     def append_history(self, record: Mapping[str, Any]) -> None:
         """Add a line to history.jsonl."""
-        with open(self._history, "a", encoding="utf-8") as file:
+        with open(self.history_file, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     def append_sample(self, heading: str, text: str) -> None:
         """Add to samples.txt."""
-        with open(self._samples, "a", encoding="utf-8", errors="replace", newline="") as file:
+        with open(self.samples_file, "a", encoding="utf-8", errors="replace", newline="") as file:
             file.write(f"--- {heading} ---\n{text}\n\n")
 
-    @property
-    def _config(self) -> Path:
-        return self.path / "config.toml"
+    def samples_size(self) -> int:
+        """Bytes in samples.txt."""
+        return self.samples_file.stat().st_size if self.samples_file.exists() else 0
 
-    @property
-    def _history(self) -> Path:
-        return self.path / "history.jsonl"
+    def flush(self) -> None:
+        """Have the disk hold history and samples, so that they never lag behind a checkpoint."""
+        for path in (self.history_file, self.samples_file):
+            if path.exists():
+                with open(path, "ab") as file:
+                    os.fsync(file.fileno())
+
+    def go_back(self, step: int, samples_size: int) -> None:
+        """Forget what came after a step, since it is going to happen again.
+
+        History and samples are cut; later checkpoints, which only an earlier one asked for by name leaves
+        behind, are moved to superseded/.
+        """
+        for later in numbered(self.path):
+            if later.name > self.checkpoint(step).name:
+                (self.path / "superseded").mkdir(exist_ok=True)
+                os.replace(later, self.path / "superseded" / later.name)
+        if self.history_file.exists():
+            lines = self.history_file.read_bytes().splitlines(keepends=True)
+            kept = b"".join(line for line in lines if _step_of(line) <= step)
+            write_atomically(self.history_file, kept)
+        if self.samples_size() > samples_size:
+            os.truncate(self.samples_file, samples_size)
+
+
+def _step_of(line: bytes) -> float:
+    """The step of a line of history.jsonl; infinity for one that a crash has cut short."""
+    try:
+        return json.loads(line)["step"] if line.endswith(b"\n") else float("inf")
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
 
 
 def newest(runs: Path) -> Path:
@@ -101,19 +182,3 @@ def newest(runs: Path) -> Path:
     if not found:
         raise CheckpointError(f"no run with a checkpoint in {runs}/; train one first: trnn train harbour")
     return max(found)[1]
-
-
-def _toml(config: TrainConfig) -> str:
-    lines = ["# The settings of this run, defaults included."]
-    for field in fields(config):
-        value = getattr(config, field.name)
-        # TOML has no null: a limit that is not set is a comment.
-        lines.append(f"# {field.name} = none" if value is None else f"{field.name} = {_toml_value(value)}")
-    return "\n".join(lines) + "\n"
-
-
-def _toml_value(value: str | int | float) -> str:
-    if not isinstance(value, str):
-        return repr(value)
-    # A JSON string is a TOML string, but for the one control character that JSON leaves bare.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

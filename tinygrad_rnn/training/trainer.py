@@ -3,6 +3,9 @@
 The text is read a window at a time. The hidden state at the end of a window is where the next one starts,
 but cut off from its history, so that gradients flow back to the start of the window and no further. It
 starts at zero with each epoch, when the streams jump back to their beginnings.
+
+All that a step depends on is in the checkpoint (see checkpoint.py), so that a training that was killed and
+goes on computes the same numbers to the last bit.
 """
 
 from __future__ import annotations
@@ -10,27 +13,54 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
-from ..engine.random import manual_seed, set_step
-from ..errors import CheckpointError, DataError, DivergedError
+from ..engine import random
+from ..engine.annotate import detect_anomaly
+from ..engine.ops.shape import concatenate
+from ..errors import (
+    AnomalyError,
+    CheckpointError,
+    DataError,
+    DivergedError,
+    InexactError,
+    TinygradError,
+    UsageError,
+)
 from ..models import CharLM, detach_state, files
-from ..optim import by_name, clip_grad_norm_
-from ..optim.schedules import cosine
+from ..optim import Average, by_name, clip_grad_norm_, schedules
 from ..text import Corpus, Windows, sample
 from ..text.sampling import opening
 from . import events
-from .config import Plan, TrainConfig
+from .checkpoint import (
+    Mean,
+    Standing,
+    remembered,
+    restore_remembered,
+    state_arrays,
+    state_from,
+)
+from .config import Plan, TrainConfig, fixed_differences
+from .estimate import check_memory
 from .evaluation import evaluate
 from .events import bits
+from .fingerprint import differences, fingerprint
 from .run import RunFolder
 from .threads import limited_threads
 
 SAMPLE_LENGTH, SAMPLE_TEMPERATURE, SAMPLES = 200, 0.8, 5
 HISTORY_EVERY = 10  # steps
+MOST_SKIPPED, MOST_REWOUND = 10, 5  # steps in a row; times in all
+WORSE_THAN_GUESSING = 1000  # times: nothing comes back from there
+
+
+class NotFiniteError(Exception):
+    """A loss, gradient or weight that is NaN or infinite; between the parts of the trainer only."""
 
 
 class Trainer:
@@ -50,28 +80,45 @@ class Trainer:
         self.config, self.corpus = config, corpus
         self._emit, self._clock = emit, clock
         self.windows, self.val_windows = split_windows(corpus, config)
+        check_memory(config, len(corpus.vocabulary), self.windows.batch_size)
         self.plan = Plan.of(config, len(self.windows))
+        self._stop_requested = False
+        self._skipped = self._rewound = 0
+        self._resumed: events.Resumed | None = None
+        self._start()
 
-        manual_seed(config.seed)
+    def _start(self) -> None:
+        """Everything as it is before the first step."""
+        config = self.config
+        random.manual_seed(config.seed)
         self.model = CharLM(
-            vocab_size=len(corpus.vocabulary),
+            vocab_size=len(self.corpus.vocabulary),
             kind=config.kind,
             embedding_size=config.embedding_size,
             hidden_size=config.hidden_size,
             num_layers=config.layers,
             dropout=config.dropout,
+            tie_weights=config.tie_weights,
+            variational=config.variational,
+            embedding_dropout=config.embedding_dropout,
+            weight_dropout=config.weight_dropout,
         ).to(config.backend)
+        self.names = [name for name, _ in self.model.named_parameters()]
         self.parameters = list(self.model.parameters())
-        self.optimizer = by_name(config.optimizer)(self.parameters, lr=config.lr)
-
-        self.step = 0  # steps done
+        decay = {} if config.weight_decay is None else {"weight_decay": config.weight_decay}
+        self.optimizer = by_name(config.optimizer)(self.parameters, lr=config.lr, **decay)
+        self.average = Average(self.parameters, config.average) if config.average else None
+        self.schedule = schedules.by_name(config.schedule)
         self.state: Any = None
-        self.best_loss: float | None = None
-        self.best_step: int | None = None
-        self._samples = 0
-        self._stop_requested = False
-        self._since_record = _Mean()
-        self._since_evaluation = _Mean()
+        self.standing = Standing()
+        self._elapsed_before = 0.0
+        self._began = self._clock()
+        self._since_record = self._began
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.standing.step
 
     @property
     def epoch(self) -> int:
@@ -80,59 +127,91 @@ class Trainer:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since train() began."""
-        return self._clock() - self._began
+        """Seconds of training, also before it was resumed."""
+        return self._elapsed_before + self._clock() - self._began
 
     def stop(self) -> None:
         """Finish the step that is running, save, and end. May be called from a signal handler."""
         self._stop_requested = True
 
+    def resume(
+        self, run: RunFolder, file: Path | None = None, force: bool = False, require_exact: bool = False
+    ) -> events.Resumed:
+        """Go on from a checkpoint of `run`, the newest unless `file`, or from the beginning if it has none.
+
+        Raises CheckpointError for one that is damaged, UsageError if a setting differs that must not,
+        DataError if the text is not the one that the run began with, unless `force`, and under
+        `require_exact` InexactError if the numbers may not be those of a run without interruption.
+        """
+        file = file or run.newest_checkpoint()
+        reasons: list[str] = []
+        if file is not None:
+            reasons = self._restore(file, force)
+        if reasons and require_exact:
+            raise InexactError(f"resuming {run.path} would be inexact ({'; '.join(reasons)})")
+        run.go_back(self.step, self.standing.samples_size)
+        self._resumed = events.Resumed(self.step, file, tuple(reasons))
+        return self._resumed
+
     def train(self, run: RunFolder) -> events.Finished:
         """Train to the end, and keep the checkpoints in `run`.
 
-        Raises DivergedError if a loss, a gradient or a weight is not finite.
+        Raises DivergedError if a loss, a gradient or a weight is not finite (see TrainConfig.on_nan).
         """
         self.run = run
+        self._since_record += self._clock() - self._began  # what came between does not count
         self._began = self._clock()
-        train, held_out = self.corpus.train, self.corpus.held_out
         self._emit(
             events.Started(
                 run=run.path,
                 parameters=self.model.num_parameters(),
                 vocabulary=len(self.corpus.vocabulary),
-                train_symbols=len(train),
-                val_symbols=len(held_out),
+                train_symbols=len(self.corpus.train),
+                val_symbols=len(self.corpus.held_out),
                 streams=self.windows.batch_size,
                 plan=self.plan,
             )
         )
-        reason = None
+        if self._resumed is not None:
+            self._emit(self._resumed)
+        reason = self._reason_to_end() if self.step else None
         # What is not finite is found below, with a better message than NumPy's.
         with np.errstate(all="ignore"), limited_threads(self.config):
+            self._fingerprint = fingerprint(self.config.backend, None)
             while reason is None:
-                stepped = self._train_step()
-                reason = self._reason_to_end()
-                self._after(stepped, reason)
+                try:
+                    stepped = self._train_step()
+                    reason = self._after(stepped)
+                except NotFiniteError as error:
+                    self._rewind(str(error))
+        checkpoint = run.newest_checkpoint()
+        assert checkpoint is not None
         finished = events.Finished(
             step=self.step,
             epoch=self.epoch,
             reason=reason,
-            val_loss=self.best_loss,
-            val_step=self.best_step,
+            val_loss=self.standing.best_loss,
+            val_step=self.standing.best_step,
             elapsed=self.elapsed,
-            checkpoint=self.run.checkpoint(self.step),
+            run=run.path,
+            checkpoint=checkpoint,
         )
         self._emit(finished)
         return finished
 
     def _reason_to_end(self) -> str | None:
+        patience = self.config.patience
         if self._stop_requested:
             return "interrupted"
         if self.plan.steps is not None and self.step >= self.plan.steps:
             return "steps"
         if self.plan.seconds is not None and self.elapsed >= self.plan.seconds:
             return "minutes"
+        if patience is not None and self.standing.evaluations_waiting >= patience:
+            return "patience"
         return None
+
+    # --- a step -------------------------------------------------------------------------------------
 
     def _train_step(self) -> events.Stepped:
         began = self._clock()
@@ -140,161 +219,336 @@ class Trainer:
         if number == 0:
             self.state = None
         inputs, targets = self.windows[number]
-        set_step(self.step)
-        self.optimizer.lr = self.config.lr * cosine(self.plan.progress(self.step, self.elapsed))
-        self.step += 1
+        self.optimizer.lr = self._learning_rate()
+        self.standing.step += 1
 
-        self.optimizer.zero_grad()
-        loss, state = self.model.loss(inputs, targets, self.state)
-        self.state = detach_state(state)
-        nats = self._finite(loss.item(), "the loss")
-        if nats > 1000 * math.log(
-            max(len(self.corpus.vocabulary), 2)
-        ):  # a thousand times worse than guessing
-            self._diverged(f"the loss is {nats:.4g}")
-        loss.backward()
-        grad_norm = self._finite(
-            clip_grad_norm_(self.parameters, self.config.clip), "the norm of the gradient"
-        )
-        self.optimizer.step()
+        loss, grad_norm, skipped = math.nan, math.nan, None
+        try:
+            loss, state = self._gradient(inputs, targets)
+            grad_norm = self._finite(
+                clip_grad_norm_(self.parameters, self.config.clip), "the norm of the gradient"
+            )
+        except NotFiniteError as error:
+            skipped = self._skip(str(error), inputs, targets)
+        else:
+            self._skipped = 0
+            self.state = state
+            self.optimizer.step()
+            if self.average is not None:
+                self.average.update()
+            for mean in (self.standing.since_record, self.standing.since_evaluation):
+                mean.add(loss, targets.size)
 
-        duration = self._clock() - began
-        for mean in (self._since_record, self._since_evaluation):
-            mean.add(nats, targets.size, duration)
         stepped = events.Stepped(
             step=self.step,
             epoch=self.epoch,
-            loss=nats,
+            loss=loss,
             grad_norm=grad_norm,
             lr=self.optimizer.lr,
             symbols=targets.size,
-            duration=duration,
+            duration=self._clock() - began,
             elapsed=self.elapsed,
             progress=self.plan.progress(self.step, self.elapsed),
+            skipped=skipped,
         )
         self._emit(stepped)
         return stepped
 
-    def _after(self, stepped: events.Stepped, reason: str | None) -> None:
-        """Evaluate, write down, save and sample what is due after a step; `reason` if it was the last."""
+    def _learning_rate(self) -> float:
+        factor = self.schedule(self.plan.progress(self.step, self.elapsed))
+        factor *= schedules.warmup(self.step, self.config.warmup)
+        return self.config.lr * factor * self.standing.lr_factor
+
+    def _gradient(self, inputs: np.ndarray, targets: np.ndarray) -> tuple[float, Any]:
+        """The gradients of a window (T, B), left on the parameters; its loss, and the state after it.
+
+        The streams are taken in `accumulate` parts one after the other. A part's mean loss counts as much as
+        it has streams, so the gradients add up to that of the whole.
+        """
+        random.set_step(self.step - 1)  # of the masks
+        self.optimizer.zero_grad()
+        streams = inputs.shape[1]
+        parts = min(self.config.accumulate, streams)
+        cuts = [streams * part // parts for part in range(parts + 1)]
+        nats, states = 0.0, []
+        for start, end in pairwise(cuts):
+            share = (end - start) / streams
+            state = _streams(self.state, start, end) if parts > 1 else self.state
+            loss, state = self.model.loss(inputs[:, start:end], targets[:, start:end], state)
+            nats += share * self._finite(loss.item(), "the loss")
+            if nats > WORSE_THAN_GUESSING * math.log(max(len(self.corpus.vocabulary), 2)):
+                raise NotFiniteError(f"the loss is {nats:.4g}")
+            (loss * share if parts > 1 else loss).backward()
+            states.append(detach_state(state))
+        return nats, states[0] if parts == 1 else _joined(states)
+
+    # --- what is not finite -------------------------------------------------------------------------
+
+    def _finite(self, value: float, what: str) -> float:
+        if not math.isfinite(value):
+            raise NotFiniteError(f"{what} is {value}")
+        return value
+
+    def _check_weights(self) -> None:
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            self._finite(float(np.abs(parameter.numpy()).max()), f"the weight {name}")
+
+    def _skip(self, what: str, inputs: np.ndarray, targets: np.ndarray) -> str:
+        """Leave the weights and the hidden state as they were, if that is what the settings say."""
+        reason = what + self._cause(inputs, targets)
+        self._skipped += 1
+        if self.config.on_nan == "skip" and self._skipped < MOST_SKIPPED:
+            self.optimizer.zero_grad()
+            return reason
+        if self.config.on_nan == "skip":
+            reason += f", and so were the {MOST_SKIPPED - 1} steps before"
+        raise NotFiniteError(reason)
+
+    def _cause(self, inputs: np.ndarray, targets: np.ndarray) -> str:
+        """Where it came from: a weight, or the op that a second, watched computation of the step names."""
+        try:
+            self._check_weights()
+            with detect_anomaly():
+                self._gradient(inputs, targets)
+        except AnomalyError as error:
+            first, *details = str(error).splitlines()
+            place = [line.strip() for line in details if line.strip().startswith(("module", "time step"))]
+            return f" ({', '.join([first, *place])})"
+        except NotFiniteError as error:
+            return "" if "the loss" in str(error) else f" ({error})"
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            gradient = parameter.grad
+            if gradient is not None and not np.isfinite(gradient.numpy()).all():
+                return f" (the gradient of {name})"
+        return ""
+
+    def _rewind(self, reason: str) -> None:
+        """Go back to the last checkpoint with half the learning rate, if that is what the settings say."""
+        at = self.step
+        last = self.run.newest_checkpoint()
+        if self.config.on_nan != "rewind" or self._rewound == MOST_REWOUND:
+            kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint from before"
+            again = f" after {MOST_REWOUND} rewinds" if self._rewound else ""
+            try_this = "" if self.config.on_nan == "rewind" else ", or --on-nan skip or rewind,"
+            raise DivergedError(
+                f"{reason} at step {at}{again}; {kept}; a smaller --lr (it is {self.config.lr:g}) or --clip "
+                f"(it is {self.config.clip:g}){try_this} may help"
+            )
+        self._rewound += 1
+        factor = self.standing.lr_factor / 2
+        elapsed = self.elapsed
+        if last is not None:
+            self._restore(last)
+        else:
+            self._start()
+        self._elapsed_before = elapsed  # time does not come back
+        self.standing.lr_factor = factor
+        self.run.go_back(self.step, self.standing.samples_size)
+        self._emit(events.Rewound(at, self.step, reason, self._learning_rate()))
+
+    # --- after a step -------------------------------------------------------------------------------
+
+    def _after(self, stepped: events.Stepped) -> str | None:
+        """Evaluate, write down, sample and save what is due; the reason to end if this was the last step."""
         step, plan = self.step, self.plan
+        reason = self._reason_to_end()
         interrupted = reason == "interrupted"
-        evaluates = (step % plan.eval_every == 0 or reason is not None) and not interrupted
+        evaluates = step % plan.eval_every == 0 or (reason is not None and not interrupted)
+        with self._averaged():
+            val_loss = self._evaluate() if evaluates else None
+            if evaluates or step % HISTORY_EVERY == 0:
+                self._record(stepped, val_loss)
+            if self._samples_now(stepped):
+                self._sample()
+        reason = reason or self._reason_to_end()
+        best = evaluates and self.standing.best_step == step
         saves = step % plan.checkpoint_every == 0 or reason is not None
-        val_loss = self._evaluate() if evaluates else None
-        if evaluates or saves or step % HISTORY_EVERY == 0:
-            self._record(stepped, val_loss)
+        if best or saves:
+            self._check_weights()
+            self.run.flush()
+        if best:
+            self._write(self.run.best, val_loss)
         if saves:
-            path = self.run.checkpoint(step)
-            self._write(path, val_loss)
-            self.run.drop_old_checkpoints()
-            self._emit(events.Saved(step, path))
-        if plan.sample_every is not None:
-            samples = step % plan.sample_every == 0
-        else:  # spread over the whole run, none before there is something to see
-            samples = stepped.progress * SAMPLES >= self._samples + 1
-        if samples and not interrupted:
-            self._sample()
+            self._write(self.run.checkpoint(step), val_loss, finished=reason not in (None, "interrupted"))
+            self.run.drop_old_checkpoints(self.config.keep)
+            self._emit(events.Saved(step, self.run.checkpoint(step)))
+        return reason
+
+    def _averaged(self) -> AbstractContextManager[Any]:
+        """In this block the weights are their running mean, where one is kept."""
+        return nullcontext() if self.average is None else self.average.applied()
+
+    def _samples_now(self, stepped: events.Stepped) -> bool:
+        if self.plan.sample_every is not None:
+            return self.step % self.plan.sample_every == 0
+        # Spread over the whole run, none before there is something to see.
+        return stepped.progress * SAMPLES >= self.standing.samples + 1
 
     def _evaluate(self) -> float | None:
         """The validation loss, if there is a held-out part; keeps the model if it is the best so far."""
-        val_loss, best = None, False
+        standing, val_loss, best = self.standing, None, False
         if self.val_windows is not None:
             val_loss = self._finite(evaluate(self.model, self.val_windows), "the validation loss")
-            best = self.best_loss is None or val_loss < self.best_loss
+            best = standing.best_loss is None or val_loss < standing.best_loss
+            standing.evaluations_waiting = 0 if best else standing.evaluations_waiting + 1
+            if isinstance(self.schedule, schedules.Plateau):
+                self.schedule.step(val_loss)
+        train_loss = standing.since_evaluation.loss
+        standing.since_evaluation = Mean()
         if best:
-            self.best_loss, self.best_step = val_loss, self.step
-            self._write(self.run.best, val_loss)
-        train_loss, self._since_evaluation = self._since_evaluation.loss, _Mean()
+            standing.best_loss, standing.best_step = val_loss, self.step
         self._emit(events.Evaluated(self.step, self.epoch, train_loss, val_loss, best, self.elapsed))
         return val_loss
 
     def _record(self, stepped: events.Stepped, val_loss: float | None) -> None:
         """Add to the history; the training loss is the mean since the record before."""
-        mean, self._since_record = self._since_record, _Mean()
-        self.run.append_history(
-            {
-                "step": self.step,
-                "epoch": self.epoch,
-                "train_loss": mean.loss,
-                "train_bits": bits(mean.loss),
-                "val_loss": val_loss,
-                "val_bits": None if val_loss is None else bits(val_loss),
-                "grad_norm": stepped.grad_norm,
-                "lr": stepped.lr,
-                "chars_per_second": round(mean.symbols / mean.seconds) if mean.seconds else None,
-                "seconds": round(self.elapsed, 3),
-            }
-        )
-
-    def _write(self, path: Path, val_loss: float | None) -> None:
-        for name, parameter in self.model.named_parameters():
-            self._finite(float(np.abs(parameter.numpy()).max()), f"the weight {name}")
-        meta = {"step": self.step, "epoch": self.epoch, "val_loss": val_loss, "corpus": self.corpus.name}
-        files.save(path, self.model, self.corpus.vocabulary, meta)
+        mean, self.standing.since_record = self.standing.since_record, Mean()
+        before, self._since_record = self._since_record, self._clock()
+        seconds = self._since_record - before
+        record = {
+            "step": self.step,
+            "epoch": self.epoch,
+            "train_loss": mean.loss,
+            "train_bits": None if mean.loss is None else bits(mean.loss),
+            "val_loss": val_loss,
+            "val_bits": None if val_loss is None else bits(val_loss),
+            "grad_norm": stepped.grad_norm if math.isfinite(stepped.grad_norm) else None,
+            "lr": stepped.lr,
+            "chars_per_second": round(mean.symbols / seconds) if seconds > 0 else None,
+            "seconds": round(self.elapsed, 3),
+        }
+        self.run.append_history(record)
+        self._emit(events.Recorded(record))
 
     def _sample(self) -> None:
-        self._samples += 1
+        self.standing.samples += 1
         vocabulary = self.corpus.vocabulary
         symbols = sample(self.model, opening(vocabulary), SAMPLE_LENGTH, SAMPLE_TEMPERATURE, seed=self.step)
         try:
             text = vocabulary.decode(list(symbols))
         except CheckpointError:  # finite weights, but so large that the predictions are not
-            self._finite(math.nan, "the model's prediction")
-            raise
+            raise NotFiniteError("the model's prediction is not finite") from None
         self.run.append_sample(f"step {self.step}, epoch {self.epoch}", text)
+        self.standing.samples_size = self.run.samples_size()
         self._emit(events.Sampled(self.step, self.epoch, text))
 
-    def _finite(self, value: float, what: str) -> float:
-        """`value`, unless it is NaN or infinite: DivergedError says when, and what is left."""
-        if not math.isfinite(value):
-            self._diverged(f"{what} is {value}")
-        return value
+    # --- checkpoints --------------------------------------------------------------------------------
 
-    def _diverged(self, what: str) -> NoReturn:
+    def _write(self, path: Path, val_loss: float | None, finished: bool = False) -> None:
+        meta = {
+            "step": self.step,
+            "epoch": self.epoch,
+            "val_loss": val_loss,
+            "corpus": self.corpus.name,
+            "finished": finished,
+        }
+        training = {
+            "config": self.config.to_json(),
+            "standing": self.standing.to_json(),
+            "optimizer_steps": self.optimizer.steps,
+            "plateau": self.schedule.state_dict() if isinstance(self.schedule, schedules.Plateau) else None,
+            "random": random.snapshot(),
+            "corpus_sha256": self.corpus.sha256,
+            "fingerprint": self._fingerprint,
+            "time": {"elapsed": self.elapsed, "since_record": self._clock() - self._since_record},
+        }
+        arrays = {**remembered("optimizer", self.optimizer, self.names), **state_arrays(self.state)}
+        if self.average is not None:
+            training["average_steps"] = self.average.steps
+            arrays |= remembered("average", self.average, self.names)
+            arrays |= {f"weights/{name}": array for name, array in self.model.state_dict().items()}
+        with self._averaged():
+            files.save(path, self.model, self.corpus.vocabulary, meta, training, arrays)
+
+    def _restore(self, file: Path, force: bool = False) -> list[str]:
+        """Everything as the checkpoint has it; why the numbers may differ from here on."""
+        path, header, arrays = files.read(file)
+        loaded = files.model_of(path, header, arrays)
+        training = header.get("training")
+        if not isinstance(training, dict):
+            raise CheckpointError(f"{file} holds a model only; a training cannot go on from it")
         try:
-            kept = f"the last good checkpoint is {files.find_checkpoint(self.run.path, 'last')}"
-        except CheckpointError:
-            kept = "there is no checkpoint from before"
-        raise DivergedError(
-            f"{what} at step {self.step}; {kept}; a smaller --lr (it is {self.config.lr:g}) or "
-            f"--clip (it is {self.config.clip:g}) may help"
-        )
+            settings = TrainConfig.of(training["config"], str(file))
+            reasons = self._what_changed(file, settings, training, force)
+            if loaded.vocabulary != self.corpus.vocabulary:
+                raise DataError(f"the text has other symbols than the model of {file} knows")
+            self._start()
+            weights = {name: arrays[f"weights/{name}" if self.average else name] for name in self.names}
+            self.model.load_state_dict(weights)
+            steps = training["optimizer_steps"]
+            restore_remembered("optimizer", self.optimizer, self.names, steps, arrays)
+            if self.average is not None:
+                restore_remembered("average", self.average, self.names, training["average_steps"], arrays)
+            if isinstance(self.schedule, schedules.Plateau):
+                self.schedule.load_state_dict(training["plateau"])
+            self.standing = Standing.from_json(training["standing"])
+            shape = (settings.layers, self.windows.batch_size, settings.hidden_size)
+            self.state = state_from(arrays, shape, self.config.backend)
+            random.restore(training["random"])
+            self._elapsed_before = float(training["time"]["elapsed"])
+            self._since_record = self._began - float(training["time"]["since_record"])
+        except (CheckpointError, DataError):
+            raise
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, TinygradError) as error:
+            raise CheckpointError(f"{file} does not hold a training of this program: {error}") from None
+        return reasons
+
+    def _what_changed(
+        self, file: Path, before: TrainConfig, training: dict[str, Any], force: bool
+    ) -> list[str]:
+        different = fixed_differences(before, self.config)
+        if different:
+            name = different[0]
+            raise UsageError(
+                f"{name} cannot change when a run goes on: it is {getattr(before, name)!r} in {file}, not "
+                f"{getattr(self.config, name)!r}"
+            )
+        with limited_threads(self.config):
+            reasons = differences(training["fingerprint"], fingerprint(self.config.backend, None))
+        if training["corpus_sha256"] != self.corpus.sha256:
+            if not force:
+                raise DataError(
+                    f"the text is not the one that {file} was trained on; bring the old one back, or go on "
+                    "with this one: --force"
+                )
+            reasons.append("another text")
+        if self.config.backend == "cupy":
+            reasons.append("the GPU adds up an embedding's gradient in no fixed order")
+        return reasons
 
 
-class _Mean:
-    """The mean training loss over some steps, and how fast they went."""
+def _streams(state: Any, start: int, end: int) -> Any:
+    """The state of some of the streams."""
+    if state is None:
+        return None
+    if isinstance(state, tuple):
+        return tuple(part[:, start:end] for part in state)
+    return state[:, start:end]
 
-    def __init__(self) -> None:
-        self.symbols, self.seconds, self._nats = 0, 0.0, 0.0
 
-    def add(self, loss: float, symbols: int, seconds: float) -> None:
-        self.symbols += symbols
-        self.seconds += seconds
-        self._nats += loss * symbols
-
-    @property
-    def loss(self) -> float:
-        return self._nats / self.symbols
+def _joined(states: list[Any]) -> Any:
+    """The state of all streams again."""
+    if isinstance(states[0], tuple):
+        return tuple(concatenate(parts, axis=1) for parts in zip(*states, strict=True))
+    return concatenate(states, axis=1)
 
 
 def split_windows(corpus: Corpus, config: TrainConfig) -> tuple[Windows, Windows | None]:
     """The windows to train on, and those held out if any. DataError if the text is too short for them."""
-    train, held_out = corpus.train, corpus.held_out
+    name = ", ".join(config.corpus)
     try:
-        windows = Windows(train, config.batch_size, config.seq_length)
+        windows = Windows(corpus.train, config.batch_size, config.seq_length)
     except DataError as error:
         raise DataError(
-            f"the part of {config.corpus} to train on is {error} "
-            f"({len(train) + len(held_out)} symbols in all, {len(held_out)} held out); "
-            "use a longer text or a smaller --seq-length"
+            f"the part of {name} to train on is {error} ({len(corpus.train) + len(corpus.held_out)} symbols "
+            f"in all, {len(corpus.held_out)} held out); use a longer text or a smaller --seq-length"
         ) from None
-    if len(held_out) == 0:
+    if len(corpus.held_out) == 0:
         return windows, None
     try:
-        return windows, Windows(held_out, config.batch_size, config.seq_length, partial=True)
+        return windows, Windows(corpus.held_out, config.batch_size, config.seq_length, partial=True)
     except DataError as error:
         raise DataError(
-            f"the held-out part of {config.corpus} is {error}; use a longer text, a larger --val-fraction, "
+            f"the held-out part of {name} is {error}; use a longer text, a larger --val-fraction, "
             "or --val-fraction 0"
         ) from None

@@ -1,0 +1,108 @@
+"""What a checkpoint holds beside the model, so that a training goes on as if nothing had happened.
+
+The arrays are the optimiser's, the hidden state and, where a mean of the weights is kept, the weights
+themselves (the model in the file is the mean then). The rest is JSON: how the training stands, its settings,
+the random generators, the digest of the text and the fingerprint of what computed the numbers. Everything
+that tells the time is under one key, "time", so that two files can be compared without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, get_type_hints
+
+import numpy as np
+
+from ..engine.tensor import Tensor, tensor
+from ..errors import CheckpointError
+from ..optim.per_parameter import PerParameter
+
+
+@dataclass
+class Mean:
+    """The mean training loss over some steps."""
+
+    symbols: int = 0
+    nats: float = 0.0
+
+    def add(self, loss: float, symbols: int) -> None:
+        """Count `symbols` with a mean loss of `loss` nats."""
+        self.symbols += symbols
+        self.nats += loss * symbols
+
+    @property
+    def loss(self) -> float | None:
+        """In nats a symbol; None where there is none."""
+        return self.nats / self.symbols if self.symbols else None
+
+
+@dataclass
+class Standing:
+    """How a training stands after some step: all its counters.
+
+    best_loss, best_step  of the best validation so far
+    evaluations_waiting   validations since then, for patience
+    samples               written so far; samples_size: bytes in samples.txt
+    lr_factor             what rewinding has left of the learning rate
+    since_record          the loss since the last line of the history; since_evaluation: since the last one
+    """
+
+    step: int = 0
+    best_loss: float | None = None
+    best_step: int | None = None
+    evaluations_waiting: int = 0
+    samples: int = 0
+    samples_size: int = 0
+    lr_factor: float = 1.0
+    since_record: Mean = field(default_factory=Mean)
+    since_evaluation: Mean = field(default_factory=Mean)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON gives it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Standing:
+        """The inverse. TypeError or KeyError for what to_json() has not made."""
+        types = get_type_hints(cls)
+        if set(record) != set(types):
+            raise TypeError(f"the training stands at {sorted(record)}")
+        means = {name: Mean(**record[name]) for name in ("since_record", "since_evaluation")}
+        standing = cls(**{**record, **means})
+        if type(standing.step) is not int or standing.step < 0:
+            raise TypeError(f"step {standing.step!r}")
+        return standing
+
+
+def remembered(kind: str, of: PerParameter, names: list[str]) -> dict[str, np.ndarray]:
+    """The arrays of an optimiser or an average as kind/slot/parameter."""
+    return {
+        f"{kind}/{slot}/{name}": array
+        for slot, arrays in of.state_dict()["slots"].items()
+        for name, array in zip(names, arrays, strict=True)
+    }
+
+
+def restore_remembered(
+    kind: str, of: PerParameter, names: list[str], steps: int, arrays: Mapping[str, np.ndarray]
+) -> None:
+    """The inverse; `steps` it has made."""
+    slots = {slot: [arrays[f"{kind}/{slot}/{name}"] for name in names] for slot in of.slots}
+    of.load_state_dict({"steps": steps, "slots": slots})
+
+
+def state_arrays(state: Any) -> dict[str, np.ndarray]:
+    """The hidden state: of an LSTM two tensors, else one; none before the first step."""
+    parts = () if state is None else state if isinstance(state, tuple) else (state,)
+    return {f"state/{number}": part.numpy() for number, part in enumerate(parts)}
+
+
+def state_from(arrays: Mapping[str, np.ndarray], shape: tuple[int, ...], backend: Any) -> Any:
+    """The inverse; every part must have `shape`."""
+    parts: list[Tensor] = []
+    while (array := arrays.get(f"state/{len(parts)}")) is not None:
+        if array.shape != shape:
+            raise CheckpointError(f"the hidden state has shape {array.shape} instead of {shape}")
+        parts.append(tensor(array, backend=backend))
+    return None if not parts else parts[0] if len(parts) == 1 else tuple(parts)
