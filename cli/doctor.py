@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -25,12 +24,12 @@ def doctor(
     """
     from tinygrad_rnn.training.doctor import advice, examine
 
-    from .layout import print_facts, print_paragraph
+    from .layout import print_facts, print_json, print_paragraph
 
     found = examine()
     with reader_may_leave():
         if as_json:
-            print(json.dumps(found.as_json() | {"terminal": _terminal()}, indent=2))
+            print_json(found.as_json() | {"terminal": _terminal()})
             return
         print_facts(_facts(found))
         print()

@@ -1,5 +1,198 @@
-"""Where runs live unless the user says otherwise."""
+"""`trnn runs`: where runs live unless the user says otherwise, a table of them, and several compared."""
+
+from __future__ import annotations
 
 from pathlib import Path
+from string import ascii_uppercase
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from .terminal import clock, reader_may_leave
+
+if TYPE_CHECKING:
+    from tinygrad_rnn.training.history import RunSummary
 
 RUNS = Path("runs")
+MAIN_SETTINGS = ("corpus", "kind", "layers", "hidden_size", "optimizer", "lr", "batch_size", "seq_length")
+TABLE_STEPS = 10  # of the curves that are printed as numbers
+PIPED_WIDTH = 60  # of a curve, where there is no terminal to say
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON array.")]
+
+
+class _TableUnlessToldOtherwise(TyperGroup):
+    """`trnn runs` and `trnn runs FOLDER` are `trnn runs list` and `trnn runs list FOLDER`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_TableUnlessToldOtherwise,
+    help="A table of the runs in a folder, or some of them compared. Try: trnn runs; trnn runs compare A B",
+)
+
+
+@app.command("list")
+def list_runs(
+    folder: Annotated[Path | None, typer.Argument(help="A folder of runs.", show_default=f"{RUNS}/")] = None,
+    as_json: Json = False,
+) -> None:
+    """A table of runs, the oldest first: what, how far, the best validation loss, when, how long."""
+    from tinygrad_rnn.training.history import runs_in
+
+    from .layout import print_json, print_paragraph, print_table
+
+    runs = [] if folder is None and not RUNS.exists() else runs_in(folder or RUNS)
+    with reader_may_leave():
+        if as_json:
+            print_json([run.as_json() for run in runs])
+        elif not runs:
+            print(f"no runs in {folder or RUNS}/; train one: trnn train harbour")
+        else:
+            header = "run corpus model parameters steps nats bits started trained state".split()
+            print_table(
+                header,
+                [_row(run) for run in runs],
+                right="parameters steps nats bits trained".split(),
+                spare=["started", "corpus", "parameters", "bits"],
+            )
+            for run in runs:
+                if run.problem is not None:
+                    print_paragraph(run.problem)
+
+
+@app.command("compare")
+def compare(
+    runs: Annotated[
+        list[str], typer.Argument(help=f"Run folders, or names of runs in {RUNS}/.", metavar="RUN")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Settings that differ, best losses and validation curves side by side."""
+    from tinygrad_rnn.errors import DataError, UsageError
+    from tinygrad_rnn.training.history import read_run
+
+    from .layout import print_json
+
+    if len(runs) < 2:
+        raise UsageError("to compare takes two runs or more")
+    found = [read_run(Path(run) if Path(run).exists() else RUNS / run) for run in runs]
+    for run in found:
+        if run.problem is not None:
+            raise DataError(run.problem)
+    with reader_may_leave():
+        if as_json:
+            curves = ({"curve": [evaluation._asdict() for evaluation in run.curve]} for run in found)
+            print_json([run.as_json() | curve for run, curve in zip(found, curves, strict=True)])
+        else:
+            _print_comparison(found)
+
+
+def _row(run: RunSummary) -> list[str]:
+    nats, bits = _best(run)
+    return [
+        *(
+            run.path.absolute().name,
+            run.corpus,
+            run.model,
+            _count(run.parameters),
+            _count(run.steps),
+            nats,
+            bits,
+        ),
+        *(f"{run.started:%Y-%m-%d %H:%M}", clock(run.seconds), run.state),
+    ]
+
+
+def _print_comparison(runs: list[RunSummary]) -> None:
+    from .layout import print_facts, print_table
+
+    letters = [ascii_uppercase[i] if i < len(ascii_uppercase) else str(i + 1) for i in range(len(runs))]
+    print_facts(zip(letters, (str(run.path) for run in runs), strict=True))
+    print()
+    print_table(["", *letters], [*_settings(runs), *_results(runs)])
+    if any(run.curve for run in runs):
+        print()
+        _print_curves(letters, runs)
+
+
+def _settings(runs: list[RunSummary]) -> list[list[str]]:
+    """The main settings, then those that differ."""
+    values = {
+        name: [_setting(run.settings.get(name)) for run in runs]
+        for name in dict.fromkeys([*MAIN_SETTINGS, *(name for run in runs for name in run.settings)])
+    }
+    return [
+        [name.replace("_", " "), *row]
+        for name, row in values.items()
+        if name in MAIN_SETTINGS or len(set(row)) > 1
+    ]
+
+
+def _results(runs: list[RunSummary]) -> list[list[str]]:
+    best = [run.best for run in runs]
+    losses = list(zip(*map(_best, runs), strict=True))
+    return [
+        ["parameters", *(_count(run.parameters) for run in runs)],
+        ["best nats", *losses[0]],
+        ["best bits", *losses[1]],
+        ["at step", *(_count(b and b.step) for b in best)],
+        ["after", *("-" if b is None else clock(b.seconds) for b in best)],
+        ["steps", *(_count(run.steps) for run in runs)],
+        ["trained", *(clock(run.seconds) for run in runs)],
+        ["state", *(run.state for run in runs)],
+    ]
+
+
+def _print_curves(letters: list[str], runs: list[RunSummary]) -> None:
+    """The validation losses as numbers at some steps, and drawn over all steps on one scale."""
+    from tinygrad_rnn.training.history import losses_at
+
+    from .layout import GAP, padded, print_paragraph, print_table, sparkline, width
+
+    steps = sorted({evaluation.step for run in runs for evaluation in run.curve})
+    last, count = steps[-1], min(TABLE_STEPS, len(steps))
+    some = [steps[len(steps) * (i + 1) // count - 1] for i in range(count)]
+    losses = [losses_at(run.curve, some) for run in runs]
+    header = ["step", *letters]
+    print_table(
+        header,
+        [
+            [_count(step), *("" if loss is None else f"{loss:.4f}" for loss in row)]
+            for step, *row in zip(some, *losses, strict=True)
+        ],
+        right=header,
+    )
+    print()
+
+    margin = max(map(len, letters)) + GAP
+    room = max((width() or PIPED_WIDTH) - margin, 1)
+    lowest = min(evaluation.loss for run in runs for evaluation in run.curve)
+    # What lies before a tenth of the way would press the rest flat.
+    highest = max(evaluation.loss for run in runs for evaluation in run.curve if evaluation.step >= last / 10)
+    for letter, run in zip(letters, runs, strict=True):
+        drawn = losses_at(run.curve, [round(last * (i + 1) / room) for i in range(room)])
+        print(f"{padded(letter, margin)}{sparkline(drawn, lowest, highest)}".rstrip())
+    print_paragraph(f"validation loss {lowest:.4f} to {highest:.4f} nats, step 1 to {last:,}")
+
+
+def _best(run: RunSummary) -> tuple[str, str]:
+    """In nats and in bits."""
+    from tinygrad_rnn.training.events import bits
+
+    return ("-", "-") if run.best is None else (f"{run.best.loss:.4f}", f"{bits(run.best.loss):.3f}")
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "-" if value is None else str(value)
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"

@@ -1,0 +1,185 @@
+"""Reading run folders: every whole line of a history, nothing of a broken one, and how a run stands."""
+
+import json
+import math
+import os
+from datetime import datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygrad_rnn.errors import DataError, UsageError
+from tinygrad_rnn.models import CharLM, save
+from tinygrad_rnn.text.vocabulary import Vocabulary
+from tinygrad_rnn.training.history import Evaluation, losses_at, read_history, read_run, runs_in
+
+MEASURE = st.none() | st.floats(0, 20)
+RECORDS = st.lists(
+    st.fixed_dictionaries(
+        {"step": st.integers(0, 10**6), "epoch": st.integers(1, 100)},
+        optional={"train_loss": MEASURE, "val_loss": MEASURE, "seconds": MEASURE, "a note": st.text()},
+    )
+)
+
+
+def lines(records):
+    return "".join(json.dumps(record) + "\n" for record in records).encode()
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory):
+    return tmp_path_factory.mktemp("run") / "history.jsonl"
+
+
+def write_run(folder, records=(), settings="", **limits):
+    folder.mkdir(parents=True)
+    limits = "".join(f"{name} = {value}\n" for name, value in limits.items())
+    (folder / "config.toml").write_text(
+        'corpus = ["a.txt", "b.txt"]\nkind = "gru"\nlayers = 2\nhidden_size = 8\nclip = inf\n'
+        f"{limits}{settings}"
+    )
+    (folder / "history.jsonl").write_bytes(lines(records))
+    return folder
+
+
+def record(step, val_loss=None, epoch=1, seconds=1.0):
+    return {"step": step, "epoch": epoch, "val_loss": val_loss, "seconds": seconds}
+
+
+@given(RECORDS)
+def test_what_was_written_is_read(history, records):
+    history.write_bytes(lines(records))
+    assert read_history(history) == records
+
+
+@given(RECORDS, st.data())
+def test_a_crash_in_the_last_line_loses_that_line_alone(history, records, data):
+    whole = lines(records)
+    cut = data.draw(st.integers(0, len(whole)))
+    history.write_bytes(whole[:cut])
+    assert read_history(history) == records[: whole[:cut].count(b"\n")]
+
+
+@given(st.binary())
+def test_any_bytes_are_records_or_a_data_error(history, data):
+    history.write_bytes(data)
+    try:
+        assert len(read_history(history)) == data.count(b"\n")
+    except DataError as error:
+        assert str(history) in str(error)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b"", b"\x00", b"[]", b"{}", b"null", b"[" * 100_000, b'{"step": 1}', b'{"step": true, "epoch": 1}'),
+        *(b'{"step": -1, "epoch": 1}', b'{"step": 1.0, "epoch": 1}'),
+        *(b'{"step": 1' + b"0" * zeros + b', "epoch": 1}' for zeros in (400, 5000)),
+        *(
+            b'{"step": 1, "epoch": 1, "val_loss": %s}' % value
+            for value in (b"NaN", b"Infinity", b"1e999", b'"1.5"', b"true", b"[]", b"1" + b"0" * 400)
+        ),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path, line):
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(lines([record(1)]) + line + b"\n" + lines([record(2)]))
+    with pytest.raises(DataError, match=r"line 2 of .*history.jsonl is not a record"):
+        read_history(path)
+
+
+def test_no_history_is_an_empty_one(tmp_path):
+    assert read_history(tmp_path / "history.jsonl") == []
+
+
+def test_a_run_says_what_it_is(tmp_path):
+    records = [record(10, 2.0), record(20, 1.5, seconds=2.5), record(25), record(30, 1.5, seconds=7.25)]
+    run = read_run(write_run(tmp_path / "2026-01-02_030405_a_gru", records))
+    assert (run.corpus, run.model) == ("a.txt, b.txt", "gru 2x8")
+    assert (run.steps, run.seconds) == (30, 7.25)
+    assert run.best == Evaluation(step=20, seconds=2.5, loss=1.5)
+    assert run.started == datetime(2026, 1, 2, 3, 4, 5)
+    assert run.parameters is None and run.problem is None
+    shown = run.as_json()
+    assert shown["best"]["bits"] == pytest.approx(1.5 / math.log(2))
+    assert shown["settings"]["kind"] == "gru"
+
+
+def test_parameters_are_those_of_the_model(tmp_path):
+    model = CharLM(3, "gru", embedding_size=4, hidden_size=8)
+    save(write_run(tmp_path / "run") / "best.safetensors", model, Vocabulary.of("abc"), {})
+    assert read_run(tmp_path / "run").parameters == model.num_parameters()
+    (tmp_path / "run" / "best.safetensors").write_bytes(b"\xff" * 1000)
+    assert read_run(tmp_path / "run").parameters is None
+
+
+@pytest.mark.parametrize(
+    ("limits", "records", "state"),
+    [
+        ({}, [], "not begun"),
+        ({"max_steps": 20}, [record(10, 2.0), record(20, 1.0)], "finished"),
+        ({"max_steps": 20}, [record(10, 2.0)], "stopped"),
+        ({"max_steps": 20}, [record(10), record(20)], "finished"),  # nothing held out
+        ({"minutes": 0.5}, [record(10, 2.0, seconds=30.1)], "finished"),
+        ({"minutes": 0.5}, [record(10, 2.0, seconds=29)], "stopped"),
+        ({"epochs": 2}, [record(100, 2.0), record(200, 1.0, epoch=2)], "finished"),
+        ({"epochs": 2}, [record(100, 2.0), record(190, epoch=2)], "stopped"),
+        ({"epochs": 2}, [record(100, 2.0)], "stopped"),
+        ({}, [record(500 * epoch, 2.0, epoch) for epoch in range(1, 11)], "finished"),
+        ({}, [record(500 * epoch, 2.0, epoch) for epoch in range(1, 10)], "stopped"),
+        ({"patience": 2}, [record(10, 1.0), record(20, 2.0), record(30, 1.0)], "finished"),
+        ({"patience": 2}, [record(10, 1.0), record(20, 2.0), record(30, 0.5)], "stopped"),
+        ({"max_steps": '"many"'}, [record(10, 1.0)], "stopped"),
+        ({"max_steps": -1}, [record(10, 1.0)], "stopped"),
+    ],
+)
+def test_how_a_run_stands(tmp_path, limits, records, state):
+    assert read_run(write_run(tmp_path / "run", records, **limits)).state == state
+
+
+def test_a_run_is_running_while_its_lock_is_held(tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    run = write_run(tmp_path / "run", [record(10, 1.0)])
+    with open(run / "run.lock", "a") as lock:
+        assert read_run(run).state == "stopped"
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert read_run(run).state == "running"
+    assert read_run(run).state == "stopped"
+
+
+def test_runs_are_listed_by_age_and_damaged_ones_are_named(tmp_path):
+    for name, time in [("b", 10), ("a", 30), ("c", 20)]:
+        os.utime(write_run(tmp_path / name) / "config.toml", (time, time))
+    write_run(tmp_path / "1970-01-01_000001", settings="broken")
+    (tmp_path / "c" / "history.jsonl").write_text("{}\n")
+    (tmp_path / "no run").mkdir()
+    (tmp_path / "file").touch()
+    runs = runs_in(tmp_path)
+    assert [run.path.name for run in runs if run.path.name in "abc"] == ["b", "c", "a"]
+    assert {run.path.name: run.state for run in runs} == {
+        **{"a": "not begun", "b": "not begun", "c": "damaged", "1970-01-01_000001": "damaged"}
+    }
+    assert [run.path.name for run in runs_in(tmp_path / "a")] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "settings", ["kind = 'lstm'\n", "x = 0x" + "f" * 5000, "x = " + "[" * 5000, "\x00", "x = " + "1" * 5000]
+)
+def test_settings_that_cannot_be_read_are_a_problem(tmp_path, settings):
+    run = read_run(write_run(tmp_path / "run", settings=settings))
+    assert "config.toml is not TOML" in run.problem
+
+
+def test_a_folder_that_holds_no_run(tmp_path):
+    with pytest.raises(UsageError, match="holds no run"):
+        read_run(tmp_path)
+    with pytest.raises(UsageError, match="there is no folder"):
+        runs_in(tmp_path / "nowhere")
+    assert runs_in(tmp_path) == []
+
+
+def test_a_curve_is_known_from_its_first_evaluation_to_its_last():
+    curve = [Evaluation(10, 1.0, 3.0), Evaluation(20, 2.0, 2.0)]
+    assert losses_at(curve, [9, 10, 15, 20, 21]) == [None, 3.0, 3.0, 2.0, None]
+    assert losses_at([], [1]) == [None]

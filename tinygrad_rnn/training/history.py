@@ -1,0 +1,265 @@
+"""What run folders tell of their runs, for tables and comparisons. Nothing is written here."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from ..errors import CheckpointError, DataError, TinygradError, UsageError
+from ..models import find_checkpoint
+from .config import Plan, TrainConfig
+from .events import bits
+
+_COUNTS = ("step", "epoch")
+_MEASURES = ("train_loss", "val_loss", "grad_norm", "lr", "chars_per_second", "seconds")
+_LIMITS = ("epochs", "max_steps", "minutes")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d_\d{6}")  # how a new run's name begins
+
+
+class Evaluation(NamedTuple):
+    """The validation loss after a step, in nats a symbol; seconds: since training began."""
+
+    step: int
+    seconds: float
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """A run as its folder tells it.
+
+    settings    config.toml; what is not set is not in it
+    records     history.jsonl
+    parameters  None without a checkpoint
+    started     local time
+    running     a trainer holds the folder
+    problem     why settings or records could not be read
+    """
+
+    path: Path
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    parameters: int | None = None
+    started: datetime
+    running: bool = False
+    problem: str | None = None
+
+    @property
+    def steps(self) -> int:
+        """The last step in the history."""
+        return self.records[-1]["step"] if self.records else 0
+
+    @property
+    def seconds(self) -> float:
+        """How long it trained, to its last record."""
+        return self.records[-1].get("seconds") or 0.0 if self.records else 0.0
+
+    @property
+    def curve(self) -> list[Evaluation]:
+        """The validation losses in the order in which they were found."""
+        return [
+            Evaluation(record["step"], record.get("seconds") or 0.0, record["val_loss"])
+            for record in self.records
+            if record.get("val_loss") is not None
+        ]
+
+    @property
+    def best(self) -> Evaluation | None:
+        """The lowest validation loss, the first of equal ones."""
+        return min(self.curve, key=lambda evaluation: evaluation.loss, default=None)
+
+    @property
+    def model(self) -> str:
+        """Such as "lstm 2x128"."""
+        return "{} {}x{}".format(
+            *(self.settings.get(name, "?") for name in ("kind", "layers", "hidden_size"))
+        )
+
+    @property
+    def corpus(self) -> str:
+        """The sources of the text."""
+        sources = self.settings.get("corpus", "?")
+        return ", ".join(map(str, sources)) if isinstance(sources, list) else str(sources)
+
+    @property
+    def state(self) -> str:
+        """ "damaged", "running", "not begun", "finished", or "stopped" before its end."""
+        if self.problem is not None:
+            return "damaged"
+        if self.running:
+            return "running"
+        if not self.records:
+            return "not begun"
+        return "finished" if self._reached_its_end() else "stopped"
+
+    def _reached_its_end(self) -> bool:
+        # The last thing of a run that was not cut short is an evaluation.
+        if self.curve and self.curve[-1].step != self.steps:
+            return False
+        # The history does not say how long an epoch is. No epoch's end lies before any of its steps, and at
+        # the end of the last epoch, where it matters, this is the length.
+        steps_per_epoch = max(math.ceil(record["step"] / max(record["epoch"], 1)) for record in self.records)
+        try:
+            limits = {name: self.settings[name] for name in _LIMITS if name in self.settings}
+            plan = Plan.of(TrainConfig(corpus="any", **limits), max(steps_per_epoch, 1))
+            patience = self.settings.get("patience", math.inf)
+            waiting = 0 if self.best is None else len(self.curve) - 1 - self.curve.index(self.best)
+            return plan.progress(self.steps, self.seconds) >= 1 or waiting >= patience
+        except (TinygradError, TypeError):  # limits that no training can have
+            return False
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines; losses in nats and bits a symbol. Settings are as TOML gives them."""
+        best = self.best
+        return {
+            "path": str(self.path),
+            "state": self.state,
+            "problem": self.problem,
+            "started": self.started.isoformat(timespec="seconds"),
+            "parameters": self.parameters,
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "best": None if best is None else {**best._asdict(), "bits": bits(best.loss)},
+            "settings": dict(self.settings),
+        }
+
+
+def losses_at(curve: list[Evaluation], steps: list[int]) -> list[float | None]:
+    """The loss that was known after each of `steps`; None before the first evaluation and after the last."""
+    losses: list[float | None] = []
+    for step in steps:
+        known = [evaluation.loss for evaluation in curve if evaluation.step <= step]
+        losses.append(known[-1] if known and step <= curve[-1].step else None)
+    return losses
+
+
+def runs_in(folder: Path) -> list[RunSummary]:
+    """The runs in the folders under `folder`, the oldest first; `folder` itself if it is one."""
+    if _is_run(folder):
+        return [read_run(folder)]
+    try:
+        found = [read_run(path) for path in folder.iterdir() if _is_run(path)]
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"there is no folder {folder}") from None
+    return sorted(found, key=lambda run: (run.started, run.path.name))
+
+
+def read_run(path: Path) -> RunSummary:
+    """What a run folder holds; what is damaged in it is named in `problem`. UsageError if it is none."""
+    if not _is_run(path):
+        raise UsageError(f"{path} holds no run: it has no config.toml")
+    settings: dict[str, Any] = {}
+    records: list[dict[str, Any]] = []
+    problem = None
+    try:
+        settings = _read_settings(path / "config.toml")
+        records = read_history(path / "history.jsonl")
+    except DataError as error:
+        problem = str(error)
+    return RunSummary(
+        path=path,
+        settings=settings,
+        records=records,
+        parameters=_parameters(path),
+        started=_started(path),
+        running=_is_locked(path / "run.lock"),
+        problem=problem,
+    )
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The records of a history.jsonl, oldest first; none if there is no file.
+
+    A last line without its end, which a crash leaves behind, is left out. DataError names any other line that
+    is not a record: an object with an integral step and epoch and, where they are given, finite measures.
+    """
+    try:
+        *lines, unfinished = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+    del unfinished  # empty in a history that is whole
+    return [_record(line, f"line {number} of {path}") for number, line in enumerate(lines, 1)]
+
+
+def _record(line: bytes, where: str) -> dict[str, Any]:
+    def refuse(what: str) -> NoReturn:
+        raise DataError(f"{where} is not a record of a training: {what}")
+
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        refuse("not JSON")
+    if not isinstance(record, dict):
+        refuse("not an object")
+    for name in _COUNTS:
+        if type(record.get(name)) is not int or not 0 <= record[name] < 2**63:
+            refuse(f"{name} is not a count")
+    for name in _MEASURES:
+        value = record.get(name)
+        # Compared, not converted: an integer may be too large for a float.
+        if value is not None and (type(value) not in (int, float) or not -1e300 < value < 1e300):
+            refuse(f"{name} is not a finite number")
+    return record
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = tomllib.loads(path.read_text("utf-8"))
+        json.dumps(settings, default=str)  # what cannot be shown, such as a number of 5000 digits, is none
+        return settings
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not TOML: {error}") from None
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        return (path / "config.toml").is_file()
+    except OSError:  # a folder of somebody else's
+        return False
+
+
+def _parameters(run: Path) -> int | None:
+    """Counted from the header of a checkpoint; its numbers are not read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(find_checkpoint(run), framework="numpy") as file:
+            # The optimiser's arrays, which a checkpoint holds too, have names with a "/".
+            names = [name for name in file.keys() if "/" not in name]  # noqa: SIM118
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+    except (CheckpointError, SafetensorError, OSError, ValueError):
+        return None
+
+
+def _started(run: Path) -> datetime:
+    try:
+        if match := _DATE.match(run.absolute().name):
+            return datetime.strptime(match[0], "%Y-%m-%d_%H%M%S")
+    except ValueError:  # the 31st of February
+        pass
+    return datetime.fromtimestamp((run / "config.toml").stat().st_mtime)
+
+
+def _is_locked(lock: Path) -> bool:
+    """Whether a living process holds the lock on this file."""
+    try:
+        import fcntl
+
+        with open(lock, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):  # Windows; no lock, no trainer
+        return False
+    return False
