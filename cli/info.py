@@ -27,11 +27,13 @@ def info(
     """What is in a checkpoint: the model, its arrays, its vocabulary, and how the training stood."""
     from tinygrad_rnn import models
     from tinygrad_rnn.errors import CheckpointError
+    from tinygrad_rnn.models import files
 
     from .layout import print_json
 
-    path = models.find_checkpoint(checkpoint)
-    loaded = models.load(path)
+    path, header, arrays = files.read(models.find_checkpoint(checkpoint))
+    loaded = files.model_of(path, header, arrays)
+    loaded.meta.update(format=header["format"], **(header.get("training") or {}))
     try:
         with reader_may_leave():
             if as_json:

@@ -12,14 +12,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from ..errors import CheckpointError, DataError, TinygradError, UsageError
+from ..errors import CheckpointError, DataError, UsageError
 from ..models import find_checkpoint
-from .config import Plan, TrainConfig
+from ..models.archive import KEY
 from .events import bits
 
 _COUNTS = ("step", "epoch")
 _MEASURES = ("train_loss", "val_loss", "grad_norm", "lr", "chars_per_second", "seconds")
-_LIMITS = ("epochs", "max_steps", "minutes")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d_\d{6}")  # how a new run's name begins
 
 
@@ -40,6 +39,7 @@ class RunSummary:
     parameters  None without a checkpoint
     started     local time
     running     a trainer holds the folder
+    finished    the last checkpoint was the end of the training
     problem     why settings or records could not be read
     """
 
@@ -49,6 +49,7 @@ class RunSummary:
     parameters: int | None = None
     started: datetime
     running: bool = False
+    finished: bool = False
     problem: str | None = None
 
     @property
@@ -97,23 +98,7 @@ class RunSummary:
             return "running"
         if not self.records:
             return "not begun"
-        return "finished" if self._reached_its_end() else "stopped"
-
-    def _reached_its_end(self) -> bool:
-        # The last thing of a run that was not cut short is an evaluation.
-        if self.curve and self.curve[-1].step != self.steps:
-            return False
-        # The history does not say how long an epoch is. No epoch's end lies before any of its steps, and at
-        # the end of the last epoch, where it matters, this is the length.
-        steps_per_epoch = max(math.ceil(record["step"] / max(record["epoch"], 1)) for record in self.records)
-        try:
-            limits = {name: self.settings[name] for name in _LIMITS if name in self.settings}
-            plan = Plan.of(TrainConfig(corpus="any", **limits), max(steps_per_epoch, 1))
-            patience = self.settings.get("patience", math.inf)
-            waiting = 0 if self.best is None else len(self.curve) - 1 - self.curve.index(self.best)
-            return plan.progress(self.steps, self.seconds) >= 1 or waiting >= patience
-        except (TinygradError, TypeError):  # limits that no training can have
-            return False
+        return "finished" if self.finished else "stopped"
 
     def as_json(self) -> dict[str, Any]:
         """For machines; losses in nats and bits a symbol. Settings are as TOML gives them."""
@@ -170,6 +155,7 @@ def read_run(path: Path) -> RunSummary:
         parameters=_parameters(path),
         started=_started(path),
         running=_is_locked(path / "run.lock"),
+        finished=_is_finished(path),
         problem=problem,
     )
 
@@ -240,6 +226,17 @@ def _parameters(run: Path) -> int | None:
             return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
     except (CheckpointError, SafetensorError, OSError, ValueError):
         return None
+
+
+def _is_finished(run: Path) -> bool:
+    """As its last checkpoint says."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(find_checkpoint(run, "last"), framework="numpy") as file:
+            return json.loads(file.metadata()[KEY])["meta"]["finished"] is True
+    except (CheckpointError, SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _started(run: Path) -> datetime:
