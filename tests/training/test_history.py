@@ -114,28 +114,19 @@ def test_parameters_are_those_of_the_model(tmp_path):
     assert read_run(tmp_path / "run").parameters is None
 
 
-@pytest.mark.parametrize(
-    ("limits", "records", "state"),
-    [
-        ({}, [], "not begun"),
-        ({"max_steps": 20}, [record(10, 2.0), record(20, 1.0)], "finished"),
-        ({"max_steps": 20}, [record(10, 2.0)], "stopped"),
-        ({"max_steps": 20}, [record(10), record(20)], "finished"),  # nothing held out
-        ({"minutes": 0.5}, [record(10, 2.0, seconds=30.1)], "finished"),
-        ({"minutes": 0.5}, [record(10, 2.0, seconds=29)], "stopped"),
-        ({"epochs": 2}, [record(100, 2.0), record(200, 1.0, epoch=2)], "finished"),
-        ({"epochs": 2}, [record(100, 2.0), record(190, epoch=2)], "stopped"),
-        ({"epochs": 2}, [record(100, 2.0)], "stopped"),
-        ({}, [record(500 * epoch, 2.0, epoch) for epoch in range(1, 11)], "finished"),
-        ({}, [record(500 * epoch, 2.0, epoch) for epoch in range(1, 10)], "stopped"),
-        ({"patience": 2}, [record(10, 1.0), record(20, 2.0), record(30, 1.0)], "finished"),
-        ({"patience": 2}, [record(10, 1.0), record(20, 2.0), record(30, 0.5)], "stopped"),
-        ({"max_steps": '"many"'}, [record(10, 1.0)], "stopped"),
-        ({"max_steps": -1}, [record(10, 1.0)], "stopped"),
-    ],
-)
-def test_how_a_run_stands(tmp_path, limits, records, state):
-    assert read_run(write_run(tmp_path / "run", records, **limits)).state == state
+@pytest.mark.parametrize("finished", [True, False, "yes", None])
+def test_a_run_is_finished_if_its_last_checkpoint_says_so(tmp_path, finished):
+    run = write_run(tmp_path / "run")
+    assert read_run(run).state == "not begun"
+    (run / "history.jsonl").write_bytes(lines([record(10, 2.0)]))
+    assert read_run(run).state == "stopped"
+    model = CharLM(3, hidden_size=4)
+    for step, meta in [(10, {"finished": finished}), (9, {"finished": True})]:
+        save(run / f"checkpoints/step-{step:08d}.safetensors", model, Vocabulary.of("abc"), meta)
+    save(run / "best.safetensors", model, Vocabulary.of("abc"), {"finished": True})
+    assert read_run(run).state == ("finished" if finished is True else "stopped")
+    (run / "checkpoints/step-00000010.safetensors").write_bytes(b"damaged")
+    assert read_run(run).state == "stopped"
 
 
 def test_a_run_is_running_while_its_lock_is_held(tmp_path):
