@@ -203,7 +203,7 @@ def test_bad_data(trnn, folder):
     (folder / "short.txt").write_text("hello, world")
     fails(trnn("train", "missing.txt"), 3, "no file 'missing.txt'", "harbour")
     (folder / "nothing").mkdir()
-    fails(trnn("train", folder / "nothing"), 3, "nothing holds no text")
+    fails(trnn("train", folder / "nothing"), 3, "no text file in")
     fails(trnn("train", "empty.txt"), 3, "empty.txt is empty")
     fails(trnn("train", "latin.txt"), 3, "byte 0xfc at offset 2", "--encoding bytes")
     fails(trnn("train", "short.txt"), 3, "short.txt", "need 51 symbols, found 10", "--seq-length")

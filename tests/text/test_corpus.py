@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_rnn.errors import DataError, UsageError
+from tinygrad_rnn.text import Vocabulary, load_cached, load_corpus
 from tinygrad_rnn.text import corpus as corpora
-from tinygrad_rnn.text import load_cached, load_corpus
 from tinygrad_rnn.text.python_source import python_source
 
 TEXTS = st.text(st.one_of(st.characters(), st.sampled_from("ab\u0301\ufeff\r\n")), min_size=1)
@@ -149,6 +149,22 @@ def test_symbols_cannot_be_written_to(tmp_path, cache):
         for part in (corpus.train, corpus.held_out):
             with pytest.raises(ValueError, match="read-only"):
                 part[0] = 1
+
+
+@pytest.mark.parametrize("cached_from", [0, corpora.CACHED_FROM])
+@pytest.mark.parametrize("after", ["abd", "abcabc", "a", ""])
+def test_a_file_that_changes_once_its_symbols_are_counted(tmp_path, monkeypatch, cached_from, after):
+    path, counted = write(tmp_path, "abc"), Vocabulary.counted
+
+    def meanwhile(*counts):
+        write(tmp_path, after)
+        return counted(*counts)
+
+    monkeypatch.setattr(corpora, "CACHED_FROM", cached_from)
+    monkeypatch.setattr(Vocabulary, "counted", meanwhile)
+    with pytest.raises(DataError, match=r"text\.txt changed while being read"):
+        load_corpus(path, cache=tmp_path / "cache")
+    assert not any((tmp_path / "cache").glob("*"))
 
 
 @pytest.mark.parametrize("in_memory", [corpora.IN_MEMORY, 0])
