@@ -63,11 +63,8 @@ def test_normalising_any_pieces(pieces):
 
 def test_no_two_characters_that_compose_are_cut_apart():
     decompositions = [unicodedata.decomposition(chr(code)).split() for code in range(sys.maxunicode + 1)]
-    pairs = [
-        [chr(int(code, 16)) for code in pair]
-        for pair in decompositions
-        if len(pair) == 2 and "<" not in pair[0]
-    ]
+    of_two = [pair for pair in decompositions if len(pair) == 2 and "<" not in pair[0]]
+    pairs = [[chr(int(code, 16)) for code in pair] for pair in of_two]
     assert len(pairs) > 900
     pairs += [["\u1100", chr(vowel)] for vowel in range(0x1161, 0x1176)]
     pairs += [["\uac00", chr(final)] for final in range(0x11A8, 0x11C3)]
