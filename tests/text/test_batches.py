@@ -69,3 +69,13 @@ def test_windows_are_whole_integers_and_by_number():
     assert inputs.dtype == targets.dtype == np.intp
     with pytest.raises(IndexError):
         windows[len(windows)]
+
+
+def test_a_memory_map_is_not_copied(tmp_path):
+    (tmp_path / "symbols").write_bytes(bytes(range(200)))
+    symbols = np.memmap(tmp_path / "symbols", np.uint8, "r")
+    windows = Windows(symbols, 3, 5)
+    assert all(np.shares_memory(part, symbols) for part in (windows._inputs, windows._targets))
+    for mapped, plain in zip(windows, Windows(np.arange(200, dtype=np.uint8), 3, 5), strict=True):
+        assert np.array_equal(mapped, plain)
+        assert all(type(part) is np.ndarray for part in mapped)

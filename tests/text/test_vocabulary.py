@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_rnn.errors import CheckpointError, DataError
+from tinygrad_rnn.errors import CheckpointError, DataError, UsageError
 from tinygrad_rnn.text import Vocabulary
 
 ANY_TEXT = st.text(st.characters())  # all of Unicode but surrogates
@@ -57,10 +57,59 @@ def test_an_unfinished_character_waits():
     assert decoder.feed([second]) == "é"
 
 
-@given(st.one_of(ANY_TEXT, st.binary()))
-def test_json_comes_back(text):
-    vocabulary = Vocabulary.of(text)
-    assert Vocabulary.from_json(json.loads(json.dumps(vocabulary.to_json()))) == vocabulary
+@given(st.one_of(ANY_TEXT, st.binary()), st.booleans())
+def test_json_comes_back(text, unknown):
+    of_text = Vocabulary.of(text)
+    vocabulary = Vocabulary(of_text.encoding, of_text.codes, unknown)
+    again = Vocabulary.from_json(json.loads(json.dumps(vocabulary.to_json())))
+    assert again == vocabulary and again.unknown == vocabulary.unknown
+    assert (again == of_text) != unknown
+
+
+@given(known=ANY_TEXT, asked=ANY_TEXT, in_bytes=st.booleans())
+def test_unknown_characters_are_skipped_or_replaced(known, asked, in_bytes):
+    if in_bytes:
+        known, asked = known.encode(), asked.encode()
+    vocabulary = Vocabulary.of(known)
+    assert np.array_equal(vocabulary.encode(known, "skip"), vocabulary.encode(known))
+    kept = [code for code in asked if code in [*known]]
+    skipped = vocabulary.encode(asked, "skip")
+    assert np.array_equal(skipped, vocabulary.encode(bytes(kept) if in_bytes else "".join(kept)))
+
+    with_unknown = Vocabulary(vocabulary.encoding, vocabulary.codes, unknown=True)
+    assert len(with_unknown) == len(vocabulary) + 1
+    replaced = with_unknown.encode(asked, "replace")
+    assert replaced.dtype == with_unknown.dtype
+    assert [symbol == with_unknown.unknown for symbol in replaced] == [code not in [*known] for code in asked]
+    assert np.array_equal(replaced[replaced != with_unknown.unknown], skipped)
+    if not in_bytes:
+        assert with_unknown.decode(replaced) == "".join(c if c in known else "\ufffd" for c in asked)
+
+
+@pytest.mark.parametrize(
+    ("known", "stand_in"), [("a ?\ufffd", "\ufffd"), ("a ?", "?"), ("a ", " "), (b"a ?", "?"), (b"a ", " ")]
+)
+def test_without_an_unknown_symbol_another_stands_in(known, stand_in):
+    vocabulary = Vocabulary.of(known)
+    assert vocabulary.decode(vocabulary.encode("axa", "replace")) == f"a{stand_in}a"
+
+
+def test_nothing_can_stand_in():
+    with pytest.raises(DataError, match="cannot be replaced"):
+        Vocabulary.of("abc").encode("xyz", "replace")
+    assert Vocabulary.of("abc").encode("cab", "replace").tolist() == [2, 0, 1]
+    with pytest.raises(UsageError, match="error, skip or replace, not 'ignore'"):
+        Vocabulary.of("abc").encode("abc", "ignore")
+
+
+def test_the_unknown_byte_is_not_part_of_a_character():
+    vocabulary = Vocabulary("bytes", [*"é".encode()], unknown=True)  # sorted: 0xa9, 0xc3, unknown
+    assert vocabulary.decode([1, 0, 2, 1, 0]) == "é\ufffdé"
+    assert vocabulary.decode([1, 2, 0]) == "\ufffd\ufffd\ufffd"
+
+
+def test_files_from_before_there_was_an_unknown_symbol():
+    assert Vocabulary.from_json({"encoding": "utf-8", "symbols": "ab"}) == Vocabulary.of("ab")
 
 
 @given(st.sets(st.characters(), min_size=1), st.sets(st.characters(), min_size=1, max_size=20))
@@ -93,6 +142,7 @@ def test_an_argument_that_is_not_utf8_keeps_its_bytes():
 def test_symbols_take_little_memory():
     assert Vocabulary.of("ab").encode("abba").dtype == np.uint8
     assert Vocabulary("utf-8", range(256)).dtype == np.uint8
+    assert Vocabulary("utf-8", range(256), unknown=True).dtype == np.uint16
     assert Vocabulary("utf-8", range(257)).dtype == np.uint16
     assert Vocabulary("utf-8", range(70_000)).dtype == np.uint32
 
@@ -113,6 +163,8 @@ def test_symbols_take_little_memory():
         {"encoding": "bytes", "symbols": [1.5]},
         {"encoding": "bytes", "symbols": [2, 1]},
         {"encoding": "latin-1", "symbols": "ab"},
+        {"encoding": "utf-8", "symbols": "ab", "unknown": 2},
+        {"encoding": "bytes", "symbols": [1, 2], "unknown": None},
     ],
 )
 def test_a_record_that_is_none_is_refused(record):

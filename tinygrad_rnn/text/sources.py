@@ -104,9 +104,7 @@ def text_files(folder: Path) -> list[Path]:
         files += [Path(at, name) for name in found if not name.startswith(".")]
     texts = [file for file in files if os.path.isfile(file) and _is_text(file)]
     if not texts:
-        raise DataError(
-            f"{folder} holds no text: of {len(files)} files in it and below, hidden ones aside, none is"
-        )
+        raise DataError(f"no text file in {folder} or below, hidden ones aside ({len(files)} of other kinds)")
     return sorted(texts, key=lambda file: file.relative_to(folder).as_posix())
 
 
