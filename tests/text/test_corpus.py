@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from tinygrad_rnn.errors import DataError, UsageError
 from tinygrad_rnn.text import load_corpus, names, resolve
-from tinygrad_rnn.text.python_source import python_source
 
 
 def test_marks_and_line_ends_stay(tmp_path):
@@ -75,12 +74,3 @@ def test_a_file_comes_before_a_text_that_comes_along(tmp_path, monkeypatch):
     (tmp_path / "harbour").write_text("mine")
     assert resolve("harbour").read_text() == "mine"
     assert resolve("harbour.txt").read_text() != "mine"
-
-
-def test_python_source_is_the_same_each_time_and_fits():
-    source = python_source(200_000)
-    assert source == python_source(200_000)
-    assert 150_000 < len(source) <= 200_000
-    assert source.endswith(b"\n")
-    assert python_source(100_000) == source[: len(python_source(100_000))]
-    source.decode("utf-8")
