@@ -163,7 +163,7 @@ def test_what_a_checkpoint_holds(trnn, folder):
     for array in found["arrays"]:
         assert array["norm"] == pytest.approx(np.sqrt((arrays[array["name"]].astype(float) ** 2).sum()))
         assert tuple(array["shape"]) == arrays[array["name"]].shape
-    assert found["vocabulary"] == {"size": 4, **vocabulary.to_json()}
+    assert found["vocabulary"] == {"size": 4, **Vocabulary.of("a\n\x1b ").to_json()}
 
 
 def test_of_a_run_the_best_checkpoint_is_shown(trnn, two):
