@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from tinygrad_rnn.errors import DataError, UsageError
 from tinygrad_rnn.text import Vocabulary, load_cached, load_corpus
 from tinygrad_rnn.text import corpus as corpora
-from tinygrad_rnn.text.python_source import python_source
 
 TEXTS = st.text(st.one_of(st.characters(), st.sampled_from("ab\u0301\ufeff\r\n")), min_size=1)
 FRACTIONS = st.floats(0, 0.99)
@@ -235,12 +234,3 @@ def test_empty_files(tmp_path):
 def test_options_that_make_no_sense(sources, options, message):
     with pytest.raises(UsageError, match=message):
         load_corpus(sources, **options)
-
-
-def test_python_source_is_the_same_each_time_and_fits():
-    source = python_source(200_000)
-    assert source == python_source(200_000)
-    assert 150_000 < len(source) <= 200_000
-    assert source.endswith(b"\n")
-    assert python_source(100_000) == source[: len(python_source(100_000))]
-    source.decode("utf-8")

@@ -1,0 +1,229 @@
+"""`trnn corpus`: what it makes, fetches and tells; fetching is tried against a server on this machine."""
+
+import hashlib
+import json
+import os
+import re
+import socket
+import stat
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+
+from tinygrad_rnn.text.catalogue import CATALOGUE, Entry
+from trnn_cli.main import main
+
+TEXT = b"Once upon a time there was a text.\n" * 5000
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def trnn(capfd):
+    """Run the command; gives (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        code = main(["corpus", *map(str, arguments)])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+def fails(result, exit_code, *said):
+    code, _, err = result
+    assert err.startswith("trnn: error: ") and err.count("\n") == 1
+    for part in said:
+        assert part in err
+    assert code == exit_code
+
+
+class Server(BaseHTTPRequestHandler):
+    """Has /good, /wrong (another text), /broken (less than it promises) and /silent."""
+
+    def do_GET(self):
+        what = self.path[1:]
+        if what == "silent":
+            self.rfile.read(1)  # until the client goes
+            return
+        self.send_response(200 if what in ("good", "wrong", "broken") else 404)
+        self.send_header("Content-Length", str(len(TEXT)))
+        self.end_headers()
+        self.wfile.write({"good": TEXT, "wrong": TEXT[::-1], "broken": TEXT[:100_000]}.get(what, b""))
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def address():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """Where fetched texts are kept."""
+    monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache" / project)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return tmp_path / "cache" / "tinygrad_rnn" / "corpora"
+
+
+@pytest.fixture
+def fable(cache, monkeypatch):
+    """Sets the address of the text "fable" of the catalogue."""
+
+    def set_address(address):
+        digest = hashlib.sha256(TEXT).hexdigest()
+        monkeypatch.setitem(CATALOGUE, "fable", Entry("A fable", address, len(TEXT), digest, "free"))
+
+    return set_address
+
+
+def test_a_fetched_text_is_there_under_its_name(trnn, cache, fable, address, monkeypatch):
+    fable(f"{address}/good")
+    assert "fable  175,000 bytes  not fetched yet; trnn corpus get fable\n" in trnn("list")[1]
+    path = cache / "fable.txt"
+    umask = os.umask(0o027)
+    try:
+        assert trnn("get", "fable") == (0, f"fable  175,000 bytes  {path}\n", "")
+    finally:
+        os.umask(umask)
+    assert path.read_bytes() == TEXT
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert f"fable  175,000 bytes  {path}\n" in trnn("list")[1] == trnn("get")[1]
+    assert trnn("stats", "fable")[0] == 0
+    fable("http://127.0.0.1:1/")  # a second time needs no network
+    assert trnn("get", "fable")[0] == 0
+
+
+@pytest.mark.parametrize("before", [None, b"an earlier edition"])
+@pytest.mark.parametrize(
+    ("page", "exit_code", "said"),
+    [
+        ("wrong", 3, [hashlib.sha256(TEXT).hexdigest(), hashlib.sha256(TEXT[::-1]).hexdigest(), "not kept"]),
+        ("broken", 1, ["the connection to 127.0.0.1 broke before the end of the file"]),
+        ("silent", 1, ["the connection to 127.0.0.1 broke before the end of the file"]),
+        ("missing", 1, ["/missing answers 404 Not Found"]),
+    ],
+)
+def test_what_cannot_be_fetched_leaves_nothing(
+    trnn, cache, fable, address, monkeypatch, before, page, exit_code, said
+):
+    monkeypatch.setattr("tinygrad_rnn.text.catalogue.TIMEOUT", (5, 0.2))
+    fable(f"{address}/{page}")
+    if before is not None:
+        cache.mkdir(parents=True)
+        (cache / "fable.txt").write_bytes(before)
+    fails(trnn("get", "fable"), exit_code, "fable", *said)
+    assert [path.read_bytes() for path in cache.iterdir()] == ([before] if before else [])
+
+
+def test_no_network(trnn, cache, fable):
+    with socket.socket() as nobody:  # bound, but not listening: refuses connections
+        nobody.bind(("127.0.0.1", 0))
+        fable(f"http://127.0.0.1:{nobody.getsockname()[1]}/good")
+        fails(trnn("get", "fable"), 1, "cannot fetch fable: no connection to 127.0.0.1; is there a network?")
+    fable("http://no-such-host.invalid/good")
+    fails(trnn("get", "fable"), 1, "cannot fetch fable: no connection to no-such-host.invalid")
+    assert list(cache.iterdir()) == []
+
+
+def test_a_name_that_the_catalogue_lacks(trnn, cache):
+    fails(trnn("get", "tinyshakespaere"), 2, "'tinyshakespaere'", "tinyshakespeare")
+    assert not cache.exists()
+
+
+def test_make(trnn, folder):
+    code, out, err = trnn("make", "reber", "--size", "20k", "--seed", 3)
+    assert (code, err) == (0, "")
+    text = (folder / "reber.txt").read_bytes()
+    assert out == (
+        f"reber.txt: {len(text):,} bytes\nthe lowest loss possible on it is 0.373 nats = 0.538 bits/char\n"
+    )
+    assert 19_900 < len(text) <= 20_000
+    assert trnn("make", "reber", "--size", "20k", "--seed", 3, "--output", "again.txt")[0] == 0
+    assert (folder / "again.txt").read_bytes() == text
+    assert trnn("make", "python", "--size", "20k")[1].count("\n") == 1  # nobody knows its lowest loss
+
+
+def test_what_cannot_be_made(trnn, folder):
+    for source in ("python", "dyck", "arithmetic", "reber"):
+        fails(trnn("make", source, "--size", 1), 2, f"first line of {source}", "ask for more")
+    fails(trnn("make", "python", "--seed", 1), 2, "python takes no --seed")
+    fails(trnn("make", "dyck", "--seed", -1), 2, "--seed")
+    fails(trnn("make", "dyck", "--size", "1 MB"), 2, "--size", "500k")
+    assert list(folder.iterdir()) == []
+    (folder / "dyck.txt").write_text("mine")
+    fails(trnn("make", "dyck"), 2, "dyck.txt exists already")
+    assert [path.read_text() for path in folder.iterdir()] == ["mine"]
+
+
+STRANGE = "\ufeff[red]one\r\ntwo\x1b[31m\x07 \u202e[/]\ufffd\n" + "the end " * 40
+
+
+@pytest.mark.parametrize("columns", [20, 80, 200])
+def test_stats(trnn, folder, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    (folder / "[b]odd\x1b.txt").write_bytes(STRANGE.encode())
+    code, out, err = trnn("stats", "[b]odd\x1b.txt")
+    assert (code, err) == (0, "")
+    assert all(len(line) <= columns for line in out.splitlines())
+    assert not set(out) & set("\x1b\x07\r\u202e\ufeff")  # named, not shown
+    flat = " ".join(out.split())
+    for part in (
+        "[b]odd.txt",
+        f"characters {len(STRANGE):,}",
+        f"bytes {len(STRANGE.encode()):,}",
+        "lines 3",
+        f"different {len(set(STRANGE))}",
+        "' ' 81",
+        "carriage returns: 1",
+        "a byte-order mark at the beginning",
+        r"'\x1b' 1",
+        "U+FFFD",
+        "rarer than 10 times:",
+    ):
+        assert part in flat
+    assert ("bits/char" in flat) == (columns > 20)
+    assert re.search(r"frequencies \d\.\d{3}", flat)
+
+
+def test_stats_for_machines(trnn, folder):
+    (folder / "text.txt").write_text("abab\n")
+    code, out, _ = trnn("stats", "text.txt", "--json")
+    record = json.loads(out)
+    assert code == 0
+    assert record["counts"] == [["a", 2], ["b", 2], ["\n", 1]]
+    assert record["losses"]["guessing"] == pytest.approx(1.0986, abs=1e-4)
+    assert (record["bytes"], record["symbols"], record["lines"], record["encoding"]) == (5, 5, 1, "utf-8")
+
+
+def test_stats_of_what_is_not_utf8(trnn, folder):
+    (folder / "latin.txt").write_bytes("rrGrüße, Grüße".encode("latin-1"))
+    out = trnn("stats", "latin.txt")[1]
+    assert "not UTF-8: byte 0xfc at offset 4" in out
+    assert "bits/byte" in out
+    assert "0x72 4" in out
+    assert json.loads(trnn("stats", "latin.txt", "--json")[1])["counts"][0] == [0x72, 4]
+
+
+def test_what_has_no_stats(trnn, folder):
+    (folder / "empty.txt").touch()
+    fails(trnn("stats", "empty.txt"), 3, "empty.txt is empty")
+    fails(trnn("stats", "missing.txt"), 3, "no file 'missing.txt'")
+    fails(trnn("stats", folder), 3, "is a folder")
+
+
+@pytest.mark.parametrize("command", [[], ["make"], ["stats"], ["get"], ["list"]])
+def test_help_shows_an_example(trnn, command):
+    code, out, _ = trnn(*command, "--help")
+    assert code == 0
+    assert command == ["list"] or "Try:" in out
