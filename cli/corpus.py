@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from enum import StrEnum
 from math import log
 from pathlib import Path
@@ -83,14 +84,13 @@ def get(
         return list_corpora()
 
     from rich.console import Console
+    from rich.text import Text
 
     from tinygrad_rnn.text import catalogue
 
     console = Console(stderr=True, highlight=False)
-    if console.is_terminal and name in catalogue.CATALOGUE:
-        with console.status(f"fetching {catalogue.CATALOGUE[name].size:,} bytes"):
-            path = catalogue.fetch(name)
-    else:
+    live = console.is_terminal and not console.is_dumb_terminal
+    with console.status(Text(f"fetching {printable(name)}")) if live else nullcontext():
         path = catalogue.fetch(name)
     with reader_may_leave():
         print(f"{name}  {path.stat().st_size:,} bytes  {path}")

@@ -12,6 +12,8 @@ from threading import Thread
 import pytest
 
 from tinygrad_rnn.text.catalogue import CATALOGUE, Entry
+from tinygrad_rnn.text.recipes import RECIPES
+from trnn_cli.corpus import Source
 from trnn_cli.main import main
 
 TEXT = b"Once upon a time there was a text.\n" * 5000
@@ -227,3 +229,7 @@ def test_help_shows_an_example(trnn, command):
     code, out, _ = trnn(*command, "--help")
     assert code == 0
     assert command == ["list"] or "Try:" in out
+
+
+def test_every_recipe_can_be_asked_for():
+    assert {source.value for source in Source} == {"python", *RECIPES}
