@@ -198,11 +198,7 @@ def test_other_usage(trnn, run):
     fails(trnn("sample", run, "--temperature", "-1"), 2, "temperature is -1.0")
     fails(trnn("sample", run, "--checkpoint", "first"), 2, "best", "last")
     fails(trnn("sample", run, "--length", "0"), 2, "--length")
-<<<<<<< HEAD
     fails(trnn("corpus", "make", "poems"), 2, "python")
-=======
-    fails(trnn("corpus", "make", "prose"), 2, "python")
->>>>>>> 46453ef (Tests of made, fetched and measured texts)
     fails(trnn("corpus", "make", "python", "--size", "0"), 2, "--size", "500k")
     fails(trnn("corpus", "make", "python", "--output", "text.txt"), 2, "text.txt exists already")
 
