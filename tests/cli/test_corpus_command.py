@@ -73,9 +73,9 @@ def address():
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """Where fetched texts are kept."""
-    monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache" / project)
+    monkeypatch.setattr("tinygrad_rnn.text.catalogue.user_folder", lambda part: tmp_path / "cache" / part)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    return tmp_path / "cache" / "tinygrad_rnn" / "corpora"
+    return tmp_path / "cache" / "corpora"
 
 
 @pytest.fixture
