@@ -73,9 +73,9 @@ def address():
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """Where fetched texts are kept."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("tinygrad_rnn.text.catalogue.user_folder", lambda part: tmp_path / "cache" / part)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    return tmp_path / "cache" / "tinygrad_rnn" / "corpora"
+    return tmp_path / "cache" / "corpora"
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ def test_what_has_no_stats(trnn, folder):
     (folder / "empty.txt").touch()
     fails(trnn("stats", "empty.txt"), 3, "empty.txt is empty")
     fails(trnn("stats", "missing.txt"), 3, "no file 'missing.txt'")
-    fails(trnn("stats", folder), 3, "is a folder")
+    fails(trnn("stats", folder), 3, str(folder))
 
 
 @pytest.mark.parametrize("command", [[], ["make"], ["stats"], ["get"], ["list"]])

@@ -16,9 +16,9 @@ def fable(tmp_path, monkeypatch):
     """Where the text "fable" of the catalogue belongs."""
     entry = Entry("A fable", "http://127.0.0.1:9/", len(TEXT), hashlib.sha256(TEXT).hexdigest(), "free")
     monkeypatch.setitem(CATALOGUE, "fable", entry)
-    monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache" / project)
+    monkeypatch.setattr("tinygrad_rnn.text.catalogue.user_folder", lambda part: tmp_path / "cache" / part)
     monkeypatch.chdir(tmp_path)
-    return tmp_path / "cache" / "tinygrad_rnn" / "corpora" / "fable.txt"
+    return tmp_path / "cache" / "corpora" / "fable.txt"
 
 
 def test_a_fetched_text_is_found_by_its_name(fable):

@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
+from ..atomic import flush_folder
 from ..errors import UsageError
 from . import arithmetic, dyck, reber
 from .python_source import python_source
@@ -90,4 +91,5 @@ def write(path: Path, pieces: Iterable[bytes]) -> int:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    flush_folder(path.parent)
     return size
