@@ -1,8 +1,12 @@
-"""Sampling: a model writes, one symbol at a time, each drawn from its own prediction and fed back to it."""
+"""Sampling: a model writes, one symbol at a time, each drawn from its own prediction and fed back to it.
+
+The likeliest text as a whole is searched for in beam.py.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,48 +19,173 @@ from .vocabulary import Vocabulary
 if TYPE_CHECKING:
     from ..models import CharLM
 
+ENDED = -1  # in the place of a symbol: this stream has written its last
+_PIECE = 256  # symbols of a prime read at once
+
 
 def sample(
-    model: CharLM, prime: np.ndarray, length: int, temperature: float = 1.0, seed: int | None = 0
+    model: CharLM,
+    prime: np.ndarray,
+    length: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = 0,
+    until: np.ndarray | None = None,
+    exclude: int | None = None,
 ) -> Iterator[int]:
-    """Generate `length` symbols that continue `prime`, a one-dimensional array of at least one symbol.
+    """Generate at most `length` symbols that continue `prime`, an array of at least one symbol.
 
     temperature  divides the logits before the softmax: 1 is the model's own distribution, less makes what
                  is likely likelier still, 0 takes the likeliest symbol every time
+    top_k        draw from the k likeliest symbols only
+    top_p        draw from the fewest likeliest symbols whose probabilities, of those that temperature and
+                 top_k leave, sum to at least p (nucleus sampling, Holtzman et al., 2020)
     seed         of the draws: the same seed, model and prime give the same symbols; None: others each time
+    until        symbols that end the text: it stops after their first occurrence behind the prime
+    exclude      a symbol that is never written, such as a vocabulary's unknown one
     """
-    if len(prime) == 0:
-        raise UsageError("sampling needs at least one symbol to start from")
+    streams = sample_streams(
+        model, prime, length, 1, temperature, top_k, top_p, seed=seed, until=until, exclude=exclude
+    )
+    return (int(symbols[0]) for symbols in streams)
+
+
+def sample_streams(
+    model: CharLM,
+    prime: np.ndarray,
+    length: int,
+    count: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = 0,
+    until: np.ndarray | None = None,
+    exclude: int | None = None,
+) -> Iterator[np.ndarray]:
+    """`count` texts at once, as sample() writes them: at each step an array of `count` symbols.
+
+    A text that `until` has ended has ENDED in its place. Each draws by a generator of its own, so that a text
+    does not depend on how many there are (but for the last bits of matrix products of another size), and the
+    first is that of sample().
+    """
+    check_start(model, prime, until, exclude)
+    if count < 1:
+        raise UsageError(f"the number of texts is {count}; it must be at least 1")
     if not (np.isfinite(temperature) and temperature >= 0):
         raise UsageError(f"temperature is {temperature}; it must be 0 or a positive number")
-    return _symbols(model, np.asarray(prime, np.intp), length, temperature, np.random.default_rng(seed))
+    if top_k is not None and top_k < 1:
+        raise UsageError(f"top-k is {top_k}; it must be at least 1")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise UsageError(f"top-p is {top_p}; it must be above 0 and at most 1")
+    seeds = np.random.SeedSequence(seed)
+
+    def symbols() -> Iterator[np.ndarray]:
+        generators = [np.random.default_rng(stream) for stream in (seeds, *seeds.spawn(count - 1))]
+        state = repeated(read(model, prime[:-1]), np.zeros(count, np.intp))
+        latest = np.repeat(np.asarray(prime[-1:], np.intp), count)
+        writing = np.arange(count)
+        tails = np.full((count, 0 if until is None else len(until)), ENDED)
+        for _ in range(length):
+            with evaluating(model):  # not around the yield: the caller's world is its own in between
+                logits, state = model(latest[None], state)
+            scores = log_odds(logits.numpy()[-1], exclude)
+            latest = choose(scores, generators, temperature, top_k, top_p)
+            if until is None:
+                yield latest
+                continue
+            everyone = np.full(count, ENDED)
+            everyone[writing] = latest
+            yield everyone
+            tails = np.column_stack((tails[:, 1:], latest))
+            going = np.flatnonzero((tails != until).any(axis=1))
+            if len(going) == 0:
+                return
+            if len(going) < len(writing):
+                writing, latest, tails = writing[going], latest[going], tails[going]
+                generators = [generators[stream] for stream in going]
+                state = repeated(state, going)
+
+    return symbols()
 
 
-def _symbols(
-    model: CharLM, prime: np.ndarray, length: int, temperature: float, draws: np.random.Generator
-) -> Iterator[int]:
+def check_start(
+    model: CharLM, prime: np.ndarray, until: np.ndarray | None = None, exclude: int | None = None
+) -> None:
+    """Refuse what no text can be written from, or to."""
+    if len(prime) == 0:
+        raise UsageError("sampling needs at least one symbol to start from")
+    if until is not None and len(until) == 0:
+        raise UsageError("a text cannot end after nothing: until needs at least one symbol")
+    if exclude is not None and model.vocab_size == 1:
+        raise CheckpointError("the model knows no symbol but the unknown one; there is nothing to write")
+
+
+def read(model: CharLM, symbols: np.ndarray) -> Any:
+    """The model's state after `symbols` (None, zeros, if there are none), in bounded memory."""
     state: Any = None
-    symbols = prime
-    for _ in range(length):
-        with evaluating(model):  # not around the yield: the caller's world is its own in between
-            logits, state = model(symbols[:, None], state)
-        symbol = choose(logits[-1, 0].numpy(), temperature, draws)
-        yield symbol
-        symbols = np.array([symbol])
+    for start in range(0, len(symbols), _PIECE):
+        with evaluating(model):
+            _, state = model(np.asarray(symbols[start : start + _PIECE, None], np.intp), state)
+    return state
 
 
-def choose(logits: np.ndarray, temperature: float, draws: np.random.Generator) -> int:
-    """A symbol drawn from softmax(logits / temperature), computed in float64."""
+def repeated(state: Any, streams: np.ndarray) -> Any:
+    """The state of a batch that has, in their order, the entries `streams` of this one."""
+    if state is None:
+        return None
+    with no_grad():
+        return tuple(s[:, streams] for s in state) if isinstance(state, tuple) else state[:, streams]
+
+
+def log_odds(logits: np.ndarray, exclude: int | None = None) -> np.ndarray:
+    """Logits (N, V) in float64, moved so that the largest of a row is 0 and nothing overflows later."""
     scores = logits.astype(np.float64)
-    highest = scores.max()
-    if not np.isfinite(highest):
+    if exclude is not None:
+        scores[:, exclude] = -np.inf
+    highest = scores.max(axis=1)
+    if not all(map(math.isfinite, highest.tolist())):
         raise CheckpointError("the model's predictions are not finite; its weights are of no use")
-    scores -= highest  # the likeliest is 0, so nothing overflows
+    scores -= highest[:, None]
+    return scores
+
+
+def choose(
+    scores: np.ndarray,
+    draws: Sequence[np.random.Generator],
+    temperature: float,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> np.ndarray:
+    """For each row of log_odds (N, V) a symbol drawn from softmax(scores / temperature), filtered.
+
+    draws: a generator for each row."""
     if temperature == 0:
-        return int(scores.argmax())
+        return scores.argmax(axis=1)
     with np.errstate(all="ignore"):  # a tiny temperature takes the others to -inf, and exp to 0
-        cumulative = np.cumsum(np.exp(scores / temperature))
-    return int(np.searchsorted(cumulative, draws.random() * cumulative[-1], side="right"))
+        weights = np.exp(scores / temperature)
+    if top_k is not None or top_p is not None:
+        weights = likeliest(weights, top_k, top_p)
+    cumulative = weights.cumsum(axis=1)
+    points = np.array([generator.random() for generator in draws]) * cumulative[:, -1]
+    return (cumulative <= points[:, None]).sum(axis=1)
+
+
+def likeliest(weights: np.ndarray, top_k: int | None, top_p: float | None) -> np.ndarray:
+    """Weights (N, V), no row all 0, with 0 for what top_k and then top_p leave out.
+
+    Of equally likely symbols the first ones count as likelier.
+    """
+    order = np.argsort(-weights, axis=1, kind="stable")
+    ranked = np.take_along_axis(weights, order, axis=1)
+    if top_k is not None:
+        ranked[:, top_k:] = 0
+    if top_p is not None:  # a symbol stays if those before it do not yet make up p
+        cumulative = ranked.cumsum(axis=1)
+        ranked[:, 1:][cumulative[:, :-1] >= top_p * cumulative[:, -1:]] = 0
+    kept = np.empty_like(weights)
+    np.put_along_axis(kept, order, ranked, axis=1)
+    return kept
 
 
 def opening(vocabulary: Vocabulary) -> np.ndarray:
