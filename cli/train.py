@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -28,6 +28,8 @@ from .terminal import printable
 if TYPE_CHECKING:
     from tinygrad_rnn.text import Corpus
     from tinygrad_rnn.training import RunFolder, Trainer
+
+    from .display import Display, JsonLines, Silence
 
 
 def _option(help: str, default: str | bool = False, *names: str) -> Any:
@@ -93,49 +95,52 @@ def train(
 
     Ctrl-C finishes the step, saves a checkpoint and ends; --resume goes on from there, bit for bit.
     """
-    from tinygrad_rnn.errors import UsageError
     from tinygrad_rnn.training import RunFolder
+    from tinygrad_rnn.training.origin import corpus_of, noted
 
     given = {name: value for name, value in settings.items() if value is not None}
     if corpus:
         given["corpus"] = [_absolute(source) for source in corpus]
     if "val_file" in given:
         given["val_file"] = _absolute(given["val_file"])
+
     if resume is not None:
-        for name, value in [
-            ("--run", run),
-            ("--config", config),
-            ("--preset", preset),
-            ("--dry-run", dry_run),
-        ]:
-            if value:
-                raise UsageError(
-                    f"{name} is for a new run; --resume goes on with the settings of the old one"
-                )
+        new_only = {"--run": run, "--config": config, "--preset": preset, "--dry-run": dry_run}
+        _refuse(new_only, "is for a new run; --resume goes on with the settings of the old one")
         with RunFolder.open(_folder_of(resume)) as folder:
             changed = folder.config().changed(given)
-            checkpoint = resume if resume.is_file() else None
-            _train(
-                changed,
-                folder,
-                lambda trainer: trainer.resume(folder, checkpoint, force, require_exact),
-                json,
-                quiet,
-            )
+            checkpoint = resume if resume.is_file() else folder.newest_checkpoint()
+            sha256 = noted(checkpoint)[1] if checkpoint is not None and not force else None
+            trainer, display = _trainer(changed, corpus_of(changed, sha256), json, quiet)
+            trainer.resume(folder, checkpoint, force, require_exact)
+            folder.write_config(changed)
+            _run(trainer, folder, display)
         return
-    for name, value in [("--force", force), ("--require-exact", require_exact)]:
-        if value:
-            raise UsageError(f"{name} is for --resume")
+
+    _refuse({"--force": force, "--require-exact": require_exact}, "is for --resume")
     chosen = {
         **(preset_settings(preset) if preset is not None else {}),
         **(read_toml(config) if config is not None else {}),
     }
     TrainConfig.of({"corpus": ["-"], **chosen}, str(config or preset))  # its own mistakes under its own name
     wanted = TrainConfig.of({"corpus": [], **chosen, **given})
+    text = corpus_of(wanted)
     if dry_run:
-        _print_plan(wanted)
+        _print_plan(wanted, text)
         return
-    _train(wanted, run, lambda trainer: None, json, quiet)
+    trainer, display = _trainer(wanted, text, json, quiet)
+    with (
+        RunFolder.create(run, wanted) if run is not None else RunFolder.create_new(RUNS, text.name, wanted)
+    ) as folder:
+        _run(trainer, folder, display)
+
+
+def _refuse(options: Mapping[str, object], because: str) -> None:
+    from tinygrad_rnn.errors import UsageError
+
+    for name, value in options.items():
+        if value:
+            raise UsageError(f"{name} {because}")
 
 
 def _absolute(source: str) -> str:
@@ -149,36 +154,27 @@ def _folder_of(resume: Path) -> Path:
     return resume
 
 
-def _train(
-    config: TrainConfig,
-    run: RunFolder | Path | None,
-    prepare: Callable[[Trainer], object],
-    json: bool,
-    quiet: bool,
-) -> None:
-    from tinygrad_rnn.training import RunFolder, Trainer
+def _trainer(
+    config: TrainConfig, text: Corpus, json: bool, quiet: bool
+) -> tuple[Trainer, Display | JsonLines | Silence]:
+    from tinygrad_rnn.training import Trainer
     from tinygrad_rnn.training.allocator import keep_freed_memory
 
     from .display import Display, JsonLines, Silence
 
-    text = _text(config)
     keep_freed_memory()
     display = Silence() if quiet else JsonLines() if json else Display(config)
-    trainer = Trainer(config, text, display)
-    prepare(trainer)
-    if run is None:
-        run = RunFolder.create_new(RUNS, text.name, config)
-    elif isinstance(run, Path):
-        run = RunFolder.create(run, config)
-    else:
-        run.write_config(config)
-    with run, stopping(trainer) as received, display.live():
-        finished = trainer.train(run)
+    return Trainer(config, text, display), display
+
+
+def _run(trainer: Trainer, folder: RunFolder, display: Display | JsonLines | Silence) -> None:
+    with stopping(trainer) as received, display.live():
+        finished = trainer.train(folder)
     if finished.reason == "interrupted":
         raise typer.Exit(128 + received[-1])
 
 
-def _print_plan(config: TrainConfig) -> None:
+def _print_plan(config: TrainConfig, text: Corpus) -> None:
     """What --dry-run shows."""
     from tinygrad_rnn.training.config import Plan
     from tinygrad_rnn.training.estimate import Estimate, gigabytes
@@ -188,7 +184,6 @@ def _print_plan(config: TrainConfig) -> None:
 
     from .display import describe
 
-    text = _text(config)
     windows, _ = split_windows(text, config)
     estimate = Estimate.of(config, len(text.vocabulary), windows.batch_size)
     plan = Plan.of(config, len(windows))
@@ -211,19 +206,6 @@ def _print_plan(config: TrainConfig) -> None:
         "nothing is trained: --dry-run",
     ]
     print(printable("\n".join(lines)))
-
-
-def _text(config: TrainConfig) -> Corpus:
-    from tinygrad_rnn.text import load_corpus
-
-    return load_corpus(
-        config.corpus,
-        encoding=config.encoding,
-        normalize=config.normalize,
-        min_count=config.min_count,
-        val_fraction=config.val_fraction,
-        val_file=config.val_file,
-    )
 
 
 @contextmanager

@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 
-def write_atomically(path: Path, data: bytes | bytearray | memoryview) -> None:
-    """Write to a temporary name in the same folder, flush to disk, rename. Permissions are the umask's."""
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which at the end of the block becomes `path`, in place of what was there.
+
+    It has a temporary name in the same folder until then, and is flushed to disk before it is renamed. If the
+    block fails, nothing has happened. Permissions are as the umask says. An OSError names `path`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
+        with open(temporary, "xb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+        _flush_folder(path.parent)
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(path), None
         raise
-    flush_folder(path.parent)
 
 
-def flush_folder(folder: Path) -> None:
+def write_atomically(path: Path, data: bytes | bytearray | memoryview) -> None:
+    """Write the whole file, or leave what was there."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+def _flush_folder(folder: Path) -> None:
     """Have the disk hold the names in `folder`: a rename changes the folder, not the file."""
     if os.name != "posix":
         return

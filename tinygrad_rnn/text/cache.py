@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import struct
 import time
 import unicodedata
@@ -23,6 +22,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ..atomic import replacing
 from ..errors import CheckpointError
 from .vocabulary import Vocabulary
 
@@ -82,25 +82,12 @@ def keep(
     """Write what find() reads, so that at any moment all of it is there or nothing. OSError if that fails."""
     folder.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
-    temporary = folder / f"{key.file_name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    try:
-        with open(temporary, "xb") as file:
-            checksum = 0
-            for part in chain([_header(key, vocabulary, train)], (piece.tobytes() for piece in symbols)):
-                checksum = zlib.crc32(part, checksum)
-                file.write(part)
-            file.write(_TAIL.pack(checksum))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, folder / key.file_name)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name == "posix":  # the new name itself is in the folder, which has to be flushed as well
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
+    with replacing(folder / key.file_name) as file:
+        checksum = 0
+        for part in chain([_header(key, vocabulary, train)], (piece.tobytes() for piece in symbols)):
+            checksum = zlib.crc32(part, checksum)
+            file.write(part)
+        file.write(_TAIL.pack(checksum))
 
 
 def _header(key: Key, vocabulary: Vocabulary, train: int | None) -> bytes:

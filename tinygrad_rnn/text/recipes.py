@@ -6,13 +6,12 @@ source of chance is `random.Random(seed).random`, the one method whose numbers P
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from ..atomic import flush_folder
+from ..atomic import replacing
 from ..errors import UsageError
 from . import arithmetic, dyck, reber
 from .python_source import python_source
@@ -77,19 +76,8 @@ def _up_to(size: int, lines: Iterator[str]) -> Iterator[bytes]:
 
 
 def write(path: Path, pieces: Iterable[bytes]) -> int:
-    """Write the pieces as they come to a temporary name, flush to disk, rename. Gives the size."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            for piece in pieces:
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-            size = file.tell()
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    flush_folder(path.parent)
-    return size
+    """Write the pieces as they come, all or nothing. Gives the size."""
+    with replacing(path) as file:
+        for piece in pieces:
+            file.write(piece)
+        return file.tell()

@@ -1,8 +1,9 @@
-"""The text that a model was trained on, found again by what its checkpoint notes of it."""
+"""The text of a training: as its settings name it, or found again by what a checkpoint notes of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ..errors import CheckpointError, DataError, TinygradError, UsageError
 from ..models import files
@@ -11,47 +12,50 @@ from ..text.sources import STDIN
 from .config import TrainConfig
 
 
-def training_corpus(checkpoint: Path) -> Corpus:
-    """The corpus that the model of a checkpoint was trained on, with what was held out from it.
+def corpus_of(config: TrainConfig, sha256: str | None = None) -> Corpus:
+    """The corpus that the settings name.
 
-    UsageError for a checkpoint that notes no training; DataError for a corpus that is gone or another now.
+    sha256: of the text that a run began with. What came from standard input then is taken from the cache if
+    it is still there, and read once more if not.
+    """
+    options: dict[str, Any] = {
+        "encoding": config.encoding,
+        "normalize": config.normalize,
+        "min_count": config.min_count,
+        "val_fraction": config.val_fraction,
+    }
+    if sha256 is not None and STDIN in (*config.corpus, config.val_file):
+        kept = load_cached(sha256, name="stdin", **options)
+        if kept is not None:
+            return kept
+    return load_corpus(config.corpus, val_file=config.val_file, **options)
+
+
+def noted(checkpoint: Path) -> tuple[TrainConfig, str]:
+    """The settings of the training that a checkpoint is of, and the SHA-256 of its text.
+
+    UsageError for a checkpoint that notes no training.
     """
     _, header, _ = files.read(checkpoint)
     training = header.get("training")
     if training is None:
         raise UsageError(f"{checkpoint} holds a model only, and does not say what it was trained on")
     try:
-        config = TrainConfig.of(training["config"], str(checkpoint))
-        sha256 = str(training["corpus_sha256"])
+        return TrainConfig.of(training["config"], str(checkpoint)), str(training["corpus_sha256"])
     except (KeyError, TypeError, AttributeError, TinygradError) as error:
         raise CheckpointError(f"{checkpoint} does not hold a training of this program: {error}") from None
+
+
+def training_corpus(checkpoint: Path) -> Corpus:
+    """The corpus that the model of a checkpoint was trained on, with what was held out from it.
+
+    UsageError for a checkpoint that notes no training; DataError for a corpus that is gone or another now.
+    """
+    config, sha256 = noted(checkpoint)
     try:
-        corpus = _load(config, sha256)
+        corpus = corpus_of(config, sha256)
     except DataError as error:
         raise DataError(f"the text that {checkpoint} was trained on is needed once more: {error}") from None
     if corpus.sha256 != sha256:
         raise DataError(f"{', '.join(config.corpus)}: no longer the text that {checkpoint} was trained on")
-    return corpus
-
-
-def _load(config: TrainConfig, sha256: str) -> Corpus:
-    if STDIN not in (*config.corpus, config.val_file):
-        return load_corpus(
-            config.corpus,
-            encoding=config.encoding,
-            normalize=config.normalize,
-            min_count=config.min_count,
-            val_fraction=config.val_fraction,
-            val_file=config.val_file,
-        )
-    corpus = load_cached(
-        sha256,
-        name="stdin",
-        encoding=config.encoding,
-        normalize=config.normalize,
-        min_count=config.min_count,
-        val_fraction=config.val_fraction,
-    )
-    if corpus is None:
-        raise DataError("it came from standard input, and the cache does not have it any more")
     return corpus

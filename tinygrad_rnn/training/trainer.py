@@ -423,7 +423,14 @@ class Trainer:
     def _sample(self) -> None:
         self.standing.samples += 1
         vocabulary = self.corpus.vocabulary
-        symbols = sample(self.model, opening(vocabulary), SAMPLE_LENGTH, SAMPLE_TEMPERATURE, seed=self.step)
+        symbols = sample(
+            self.model,
+            opening(vocabulary),
+            SAMPLE_LENGTH,
+            SAMPLE_TEMPERATURE,
+            seed=self.step,
+            exclude=vocabulary.unknown,
+        )
         try:
             text = vocabulary.decode(list(symbols))
         except CheckpointError:  # finite weights, but so large that the predictions are not
