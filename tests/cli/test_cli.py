@@ -54,7 +54,7 @@ def test_training_prints_its_losses_and_leaves_a_run(trnn, folder):
     assert len(re.findall(r"train \d\.\d+  validation \d\.\d+ = \d\.\d+ bits/char", out)) == 2
     assert "done: 12 steps" in out
     [path] = (folder / "runs").iterdir()
-    assert re.fullmatch(r"[\d_-]+_text_lstm", path.name)
+    assert re.fullmatch(r"[\d_-]+_text_gru", path.name)
     assert sorted(p.name for p in path.iterdir()) == [
         *("best.safetensors", "checkpoints", "config.toml", "history.jsonl", "run.lock", "samples.txt")
     ]

@@ -48,7 +48,7 @@ def test_new_runs_are_named_by_date_corpus_and_model(tmp_path):
     runs = [RunFolder.create_new(tmp_path / "runs", "a text/ö", CONFIG).path for _ in range(3)]
     assert len(set(runs)) == 3
     for run in runs:
-        assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d{6}_a-text-ö_lstm(-\d)?", run.name)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d{6}_a-text-ö_gru(-\d)?", run.name)
 
 
 def test_the_last_checkpoints_are_kept(tmp_path):

@@ -14,6 +14,7 @@ from tinygrad_rnn.training import RunFolder, TrainConfig, Trainer, evaluate, eve
 
 TEXT = "the cat sat on the mat, and the dog sat on the log. " * 12
 TINY = {
+    "kind": "lstm",
     "embedding_size": 5,
     "hidden_size": 8,
     "layers": 1,

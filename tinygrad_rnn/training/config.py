@@ -61,7 +61,7 @@ class TrainConfig:
         changeable=True,  # where the texts are; what is in them must be the same
     )
 
-    kind: str = _setting(MODEL, "lstm, gru or rnn.", "lstm")
+    kind: str = _setting(MODEL, "gru, lstm or rnn.", "gru")
     layers: int = _setting(MODEL, "Recurrent layers.", 2)
     hidden_size: int = _setting(MODEL, "Units a layer.", 128)
     embedding_size: int = _setting(MODEL, "Numbers that stand for a symbol.", 64)
@@ -83,7 +83,7 @@ class TrainConfig:
         TRAINING, "Compute a batch in this many parts and add their gradients: saves memory.", 1
     )
     optimizer: str = _setting(TRAINING, f"{', '.join(OPTIMIZERS)}.", "adam")
-    lr: float = _setting(TRAINING, "Learning rate at its highest.", 8e-3)
+    lr: float = _setting(TRAINING, "Learning rate at its highest.", 6e-3)
     schedule: str = _setting(TRAINING, f"How the learning rate falls: {', '.join(SCHEDULES)}.", "cosine")
     warmup: int = _setting(TRAINING, "Steps in which the learning rate rises to its highest.", 0)
     weight_decay: float | None = _setting(
