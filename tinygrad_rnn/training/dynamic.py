@@ -60,11 +60,12 @@ class DynamicEvaluation:
         self.model, self.lr, self.decay, self.segment = model, lr, decay, segment
         rms = _rms(model, training_text, segment)
         mean = sum(r.sum().item() for r in rms) / sum(r.size for r in rms) or 1.0
-        self._steps = [lr / (r + EPSILON * mean) for r in rms]
-        self._pulls = [
-            p.backend.xp.minimum(r * (decay / mean), 1.0)
-            for p, r in zip(model.parameters(), rms, strict=True)
-        ]
+        with np.errstate(all="ignore"):  # what is too large shows in the losses
+            self._steps = [lr / (r + EPSILON * mean) for r in rms]
+            self._pulls = [
+                p.backend.xp.minimum(r * (decay / mean), 1.0)
+                for p, r in zip(model.parameters(), rms, strict=True)
+            ]
 
     def score(self, pieces: Iterable[np.ndarray]) -> Iterator[Scored]:
         """As text.scoring.score() does, a segment at a time, by weights that learn. Each call begins anew.
