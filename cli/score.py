@@ -26,11 +26,8 @@ if TYPE_CHECKING:
     from tinygrad_rnn.training.evaluation import Tally
 
 EXPECTED = 3  # likeliest symbols named in a place
-PLACES, APART, CONTEXT = (
-    5,
-    10,
-    24,
-)  # most surprising ones; symbols between two; symbols shown before and after
+PLACES, APART = 5, 10  # the most surprising ones; symbols from one to the next
+CONTEXT = 24  # symbols shown before and after a place
 # From so many bits on, black on this of the 256 colours: legible whatever the terminal's own background is.
 LEVELS = ((2, 229), (4, 221), (6, 215), (8, 203), (10, 196))
 
@@ -70,7 +67,7 @@ def score(
     with ExitStack() as spools, reader_may_leave(), one_thread():
         encoded = EncodedText(_sources(text, spools), vocabulary, normal_form(path), unknown)
         symbols = _all(encoded)
-        scored = score(model, [symbols])
+        scored = score(model, [symbols], EXPECTED)
         console = Console(highlight=False)
         if as_json:
             print(json.dumps(_record(path, encoded, symbols, [*scored])))
@@ -220,21 +217,19 @@ def _surprises(
     from tinygrad_rnn.text.scoring import most_surprising
 
     names = [_escaped(name) for name in _names(vocabulary)]
-    nats = np.concatenate([scored.nats for scored in windows])
-    starts = np.cumsum([0, *(len(scored.symbols) for scored in windows)])
-    for place in most_surprising(nats, PLACES, APART):
-        number = int(np.searchsorted(starts, place, side="right")) - 1
-        scored, within = windows[number], place - starts[number]
-        likeliest, probabilities = scored.expected(EXPECTED)
-        expected = ", ".join(
-            f"'{names[symbol]}' {p:.0%}"
-            for symbol, p in zip(likeliest[within].tolist(), probabilities[within].tolist(), strict=True)
+    bits = np.concatenate([scored.bits for scored in windows])
+    likeliest = np.concatenate([scored.likeliest for scored in windows])
+    probabilities = np.concatenate([scored.probabilities for scored in windows])
+    for place in most_surprising(bits, PLACES, APART):
+        best = zip(likeliest[place].tolist(), probabilities[place].tolist(), strict=True)
+        expected = ", ".join(f"'{names[symbol]}' {p:.0%}" for symbol, p in best)
+        at = place + 1  # the first symbol is not counted
+        before, [symbol], after = (
+            [names[symbol] for symbol in symbols[max(start, 0) : end].tolist()]
+            for start, end in ((at - CONTEXT, at), (at, at + 1), (at + 1, at + 1 + CONTEXT))
         )
-        at = place + 1  # the first symbol is not among the losses
-        before = "".join(names[symbol] for symbol in symbols[max(at - CONTEXT, 0) : at].tolist())
-        after = "".join(names[symbol] for symbol in symbols[at + 1 : at + 1 + CONTEXT].tolist())
-        where = f"at {at:,}: {before}[{names[symbols[at]]}]{after}"
-        yield f"{scored.bits[within]:.1f} bits", f"{where}  (expected {expected})"
+        shown = f"{''.join(before)}[{symbol}]{''.join(after)}"
+        yield f"{bits[place]:.1f} bits", f"at {at:,}: {shown} (expected {expected})"
 
 
 def _record(path: Path, encoded: EncodedText, symbols: np.ndarray, windows: list[Scored]) -> dict[str, Any]:
@@ -242,12 +237,9 @@ def _record(path: Path, encoded: EncodedText, symbols: np.ndarray, windows: list
     names = _names(encoded.vocabulary)
     listed: list[dict[str, Any]] = [{"text": names[symbols[0]], "bits": None, "expected": []}]
     for scored in windows:
-        likeliest, probabilities = (array.tolist() for array in scored.expected(EXPECTED))
-        for number, (symbol, bits) in enumerate(
-            zip(scored.symbols.tolist(), scored.bits.tolist(), strict=True)
-        ):
-            best = zip(likeliest[number], probabilities[number], strict=True)
-            expected = [[names[other], p] for other, p in best]
+        columns = (scored.symbols, scored.bits, scored.likeliest, scored.probabilities)
+        for symbol, bits, likeliest, probabilities in zip(*(c.tolist() for c in columns), strict=True):
+            expected = [[names[other], p] for other, p in zip(likeliest, probabilities, strict=True)]
             listed.append({"text": names[symbol], "bits": bits, "expected": expected})
     tally = _tally(windows, encoded.vocabulary)
     return {
@@ -257,6 +249,5 @@ def _record(path: Path, encoded: EncodedText, symbols: np.ndarray, windows: list
         "unknown": encoded.lacking,
         "mean_nats": tally.nats,
         "mean_bits": tally.bits,
-        "perplexity": tally.perplexity,
         "symbols": listed,
     }

@@ -36,7 +36,7 @@ def in_pieces(draw, texts=TEXTS):
 def test_no_loss_depends_on_how_the_text_is_cut(kind, cut, window):
     text, pieces = cut
     model = model_of(kind)
-    windows = list(score(model, pieces, window))
+    windows = list(score(model, pieces, window=window))
     assert np.concatenate([text[:0], *(scored.symbols for scored in windows)]).tolist() == text[1:].tolist()
     assert all(len(scored.symbols) <= window for scored in windows)
     assert np.array_equal(nats_of(windows), nats_of(score(model, [text])))
@@ -63,12 +63,17 @@ def test_a_loss_is_minus_the_logarithm_of_the_probability(kind):
     np.testing.assert_allclose(scored.nats, -np.log(probabilities[np.arange(39), text[1:]]), rtol=1e-5)
     assert scored.bits == pytest.approx(scored.nats / np.log(2))
 
-    symbols, expected = scored.expected(V)
-    assert np.sort(symbols, axis=1).tolist() == [list(range(V))] * 39
-    np.testing.assert_allclose(expected, np.take_along_axis(probabilities, symbols, axis=1), rtol=1e-5)
-    assert (np.diff(expected, axis=1) <= 0).all()
-    best, likeliest = scored.expected(3)
-    assert np.array_equal(best, symbols[:, :3]) and np.array_equal(likeliest, expected[:, :3])
+    assert scored.likeliest.shape == scored.probabilities.shape == (39, 0)
+
+    [every] = score(model, [text], likeliest=V)
+    assert np.array_equal(every.nats, scored.nats)
+    assert np.sort(every.likeliest, axis=1).tolist() == [list(range(V))] * 39
+    expected = np.take_along_axis(probabilities, every.likeliest, axis=1)
+    np.testing.assert_allclose(every.probabilities, expected, rtol=1e-5)
+    assert (np.diff(every.probabilities, axis=1) <= 0).all()
+    [best] = score(model, [text], likeliest=3)
+    assert np.array_equal(best.likeliest, every.likeliest[:, :3])
+    assert np.array_equal(best.probabilities, every.probabilities[:, :3])
 
 
 def test_a_large_vocabulary_has_shorter_windows_and_the_same_losses(monkeypatch):

@@ -19,7 +19,8 @@ LOSSES = st.lists(st.tuples(st.integers(0, 4), st.floats(0, 100, width=32)), min
 
 def scored(losses):
     symbols, nats = zip(*losses, strict=True) if losses else ((), ())
-    return Scored(np.array(symbols, np.intp), np.array(nats, np.float64), np.zeros((len(losses), 5)))
+    nothing = np.zeros((len(losses), 0))
+    return Scored(np.array(symbols, np.intp), np.array(nats, np.float64), nothing, nothing)
 
 
 def tally_of(*windows):
@@ -51,7 +52,7 @@ def test_one_stream_is_what_the_trainer_evaluates_with_a_batch_of_one(kind):
     model = CharLM(6, kind, embedding_size=4, hidden_size=5, num_layers=2, dropout=0.5)
     text = np.random.default_rng(0).integers(0, 6, 101).astype(np.uint8)
     tally = Tally(6)
-    for window in score(model, [text], 30):
+    for window in score(model, [text], window=30):
         tally.add(window)
     for length in (1, 7, 100):
         assert evaluate(model, Windows(text, 1, length)) == pytest.approx(tally.nats, rel=1e-6)

@@ -29,30 +29,26 @@ _LARGEST = 1 << 22  # scores in memory at once: with a large vocabulary windows 
 class Scored:
     """Symbols in a row, and what a model made of them; in host memory.
 
-    symbols  (T,)
-    nats     (T,), float64: -log p of each
-    logits   (T, V): the scores that it was expected with
+    symbols        (T,)
+    nats           (T,), float64: -log p of each
+    likeliest      (T, K): the K likeliest symbols in each place, the likeliest first; K = 0 unless asked for
+    probabilities  (T, K): of these
     """
 
     symbols: np.ndarray
     nats: np.ndarray
-    logits: np.ndarray
+    likeliest: np.ndarray
+    probabilities: np.ndarray
 
     @property
     def bits(self) -> np.ndarray:
         """-log2 p of each."""
         return self.nats / np.log(2)
 
-    def expected(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The `count` likeliest symbols in each place, the likeliest first, and their probabilities."""
-        scores = self.logits.astype(np.float64)
-        likeliest = np.argsort(-scores, axis=1, kind="stable")[:, :count]
-        weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-        probabilities = weights / weights.sum(axis=1, keepdims=True)
-        return likeliest, np.take_along_axis(probabilities, likeliest, axis=1)
 
-
-def score(model: CharLM, pieces: Iterable[np.ndarray], window: int = WINDOW) -> Iterator[Scored]:
+def score(
+    model: CharLM, pieces: Iterable[np.ndarray], likeliest: int = 0, window: int = WINDOW
+) -> Iterator[Scored]:
     """Every symbol of a text but the first, in order, at most `window` at a time.
 
     pieces: one-dimensional arrays of symbols, of any lengths, which make up the text. Memory does not grow
@@ -61,7 +57,7 @@ def score(model: CharLM, pieces: Iterable[np.ndarray], window: int = WINDOW) -> 
     state: Any = None
     for inputs, targets in stream(pieces, min(window, max(_LARGEST // model.vocab_size, 1))):
         with evaluating(model):  # not around the yield: the caller's world is its own in between
-            scored, _, state = score_window(model, inputs, targets, state)
+            scored, _, state = score_window(model, inputs, targets, state, likeliest)
         if not np.isfinite(scored.nats).all():
             raise CheckpointError("the model's predictions are not finite; its weights are of no use")
         yield scored
@@ -81,13 +77,24 @@ def stream(pieces: Iterable[np.ndarray], length: int) -> Iterator[Window]:
 
 
 def score_window(
-    model: CharLM, inputs: np.ndarray, targets: np.ndarray, state: Any
+    model: CharLM, inputs: np.ndarray, targets: np.ndarray, state: Any, likeliest: int = 0
 ) -> tuple[Scored, Tensor, Any]:
     """A window (T, 1) scored; its losses (T, 1), to be differentiated; and the state after it."""
     logits, state = model(inputs, state)
     losses = cross_entropy(logits, tensor(targets, backend=logits.backend), reduction="none")
     nats = losses.numpy()[:, 0].astype(np.float64)
-    return Scored(targets[:, 0], nats, logits.numpy()[:, 0]), losses, state
+    nothing = np.zeros((len(nats), 0))
+    best = _likeliest(logits.numpy()[:, 0], likeliest) if likeliest else (nothing.astype(np.intp), nothing)
+    return Scored(targets[:, 0], nats, *best), losses, state
+
+
+def _likeliest(logits: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` symbols of the highest logits (T, V), and what the softmax gives them."""
+    scores = logits.astype(np.float64)
+    symbols = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    probabilities = weights / weights.sum(axis=1, keepdims=True)
+    return symbols, np.take_along_axis(probabilities, symbols, axis=1)
 
 
 def most_surprising(nats: np.ndarray, count: int, apart: int) -> list[int]:
