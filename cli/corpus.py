@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
 from enum import StrEnum
 from math import log
 from pathlib import Path
@@ -14,7 +13,7 @@ from unicodedata import category
 
 import typer
 
-from .terminal import one_line, printable, reader_may_leave
+from .terminal import busy, one_line, printable, reader_may_leave
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -83,14 +82,9 @@ def get(
     if name is None:
         return list_corpora()
 
-    from rich.console import Console
-    from rich.text import Text
-
     from tinygrad_rnn.text import catalogue
 
-    console = Console(stderr=True, highlight=False)
-    live = console.is_terminal and not console.is_dumb_terminal
-    with console.status(Text(f"fetching {printable(name)}")) if live else nullcontext():
+    with busy(f"fetching {name}"):
         path = catalogue.fetch(name)
     with reader_may_leave():
         print(f"{name}  {path.stat().st_size:,} bytes  {path}")

@@ -12,7 +12,8 @@ from . import corpus, doctor, evaluate, info, runs, sample, score, train
 from .terminal import one_line, reader_may_leave
 
 EXIT_CODES = (
-    "Exit codes: 0 done, 1 failure, 2 usage, 3 bad input data, 4 bad checkpoint, 6 diverged, 130 interrupted."
+    "Exit codes: 0 done, 1 failure, 2 usage, 3 bad input data, 4 bad checkpoint, 5 folder in use, "
+    "6 diverged, 129 hung up, 130 interrupted, 143 terminated."
 )
 EXAMPLES = "Try: trnn train harbour, then: trnn sample"
 

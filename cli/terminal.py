@@ -6,7 +6,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 
 def printable(text: str) -> str:
@@ -17,6 +17,17 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """`text` on one line, without control characters."""
     return printable(" ".join(text.split()))
+
+
+def busy(doing: str) -> AbstractContextManager[object]:
+    """In this block a terminal shows what is being done; standard error, since it is nothing to keep."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal or console.is_dumb_terminal:
+        return nullcontext()
+    return console.status(Text(one_line(doing)))
 
 
 def clock(seconds: float) -> str:

@@ -6,7 +6,7 @@ import inspect
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -23,7 +23,7 @@ from tinygrad_rnn.training.config import (
 )
 
 from .runs import RUNS
-from .terminal import printable
+from .terminal import busy, printable
 
 if TYPE_CHECKING:
     from tinygrad_rnn.text import Corpus
@@ -103,6 +103,7 @@ def train(
         given["corpus"] = [_absolute(source) for source in corpus]
     if "val_file" in given:
         given["val_file"] = _absolute(given["val_file"])
+    reading = nullcontext() if quiet else busy("reading the text")
 
     if resume is not None:
         new_only = {"--run": run, "--config": config, "--preset": preset, "--dry-run": dry_run}
@@ -111,7 +112,9 @@ def train(
             changed = folder.config().changed(given)
             checkpoint = resume if resume.is_file() else folder.newest_checkpoint()
             sha256 = noted(checkpoint)[1] if checkpoint is not None and not force else None
-            trainer, display = _trainer(changed, corpus_of(changed, sha256), json, quiet)
+            with reading:
+                text = corpus_of(changed, sha256)
+            trainer, display = _trainer(changed, text, json, quiet)
             trainer.resume(folder, checkpoint, force, require_exact)
             folder.write_config(changed)
             _run(trainer, folder, display)
@@ -124,7 +127,8 @@ def train(
     }
     TrainConfig.of({"corpus": ["-"], **chosen}, str(config or preset))  # its own mistakes under its own name
     wanted = TrainConfig.of({"corpus": [], **chosen, **given})
-    text = corpus_of(wanted)
+    with reading:
+        text = corpus_of(wanted)
     if dry_run:
         _print_plan(wanted, text)
         return

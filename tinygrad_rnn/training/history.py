@@ -85,9 +85,10 @@ class RunSummary:
 
     @property
     def corpus(self) -> str:
-        """The sources of the text."""
+        """The sources of the text, without their folders."""
         sources = self.settings.get("corpus", "?")
-        return ", ".join(map(str, sources)) if isinstance(sources, list) else str(sources)
+        names = sources if isinstance(sources, list) else [sources]
+        return ", ".join(Path(str(name)).name for name in names)
 
     @property
     def state(self) -> str:

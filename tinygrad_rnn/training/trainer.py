@@ -311,9 +311,7 @@ class Trainer:
             with detect_anomaly():
                 self._gradient(inputs, targets)
         except AnomalyError as error:
-            first, *details = str(error).splitlines()
-            place = [line.strip() for line in details if line.strip().startswith(("module", "time step"))]
-            return f" ({', '.join([first, *place])})"
+            return f" ({_shortened(str(error))})"
         except NotFiniteError as error:
             return "" if "the loss" in str(error) else f" ({error})"
         for name, parameter in zip(self.names, self.parameters, strict=True):
@@ -329,7 +327,7 @@ class Trainer:
         if self.config.on_nan != "rewind" or self._rewound == MOST_REWOUND:
             kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint from before"
             again = f" after {MOST_REWOUND} rewinds" if self._rewound else ""
-            try_this = "" if self.config.on_nan == "rewind" else ", or --on-nan skip or rewind,"
+            try_this = ", or --on-nan skip or rewind," if self.config.on_nan == "stop" else ""
             raise DivergedError(
                 f"{reason} at step {at}{again}; {kept}; a smaller --lr (it is {self.config.lr:g}) or --clip "
                 f"(it is {self.config.clip:g}){try_this} may help"
@@ -522,6 +520,14 @@ class Trainer:
         if self.config.backend == "cupy":
             reasons.append("the GPU adds up an embedding's gradient in no fixed order")
         return reasons
+
+
+def _shortened(anomaly: str) -> str:
+    """Of an AnomalyError which op it was, and in which module and time step."""
+    op, *details = anomaly.splitlines()
+    place = [part for line in details for part in line.strip().split(", ")]
+    place = [part for part in place if part.startswith(("module ", "time step "))]
+    return ", ".join([op.split(" (")[0], *place])
 
 
 def _streams(state: Any, start: int, end: int) -> Any:
