@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from . import corpus, doctor, info, runs, sample, train
+from . import corpus, doctor, evaluate, info, runs, sample, score, train
 from .terminal import one_line, reader_may_leave
 
 EXIT_CODES = (
@@ -26,6 +26,8 @@ app = typer.Typer(
 )
 app.command("train", epilog=EXIT_CODES)(train.train)
 app.command("sample", epilog=EXIT_CODES)(sample.sample)
+app.command("eval", epilog=EXIT_CODES)(evaluate.evaluate)
+app.command("score", epilog=EXIT_CODES)(score.score)
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(runs.app, name="runs")
 app.command("info", epilog=EXIT_CODES)(info.info)

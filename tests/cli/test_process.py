@@ -136,3 +136,37 @@ def test_on_a_terminal_a_sample_obeys_nothing(folder):
     assert code == 0
     assert "\x1b" in piped and "\x07" in piped  # a pipe gets the text as it is
     assert "\x1b" not in shown and "\x07" not in shown
+
+
+def test_a_scored_text_is_coloured_where_there_are_colours(folder):
+    (folder / "text.txt").write_text("the cät\tsat on the mat,\n" * 30)
+    for encoding in ("utf-8", "bytes"):
+        options = ["--encoding", encoding, *TINY, "--max-steps", "5", "--quiet", "--run", encoding]
+        with start(folder, "train", "text.txt", *options) as process:
+            assert process.communicate() == (b"", b"")
+        score = ["score", encoding, "the cät\tsat\n"]
+        shown, code = on_a_terminal(folder, *score, TERM="xterm-256color")
+        assert code == 0
+        assert "\x1b[38;5;16;48;5;" in shown
+        plain = re.sub(r"\x1b\[[\d;]*m", "", shown)
+        assert plain.startswith("the cät→sat⏎\r\nbits 0-2 2-4 4-6 6-8 8-10 10+\r\nmean ")
+
+    for environment in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        shown, code = on_a_terminal(folder, *score, **environment)
+        assert code == 0
+        assert shown.startswith("t\t-\r\nh\t") and "\x1b" not in shown
+
+    narrow, code = on_a_terminal(folder, *score, TERM="xterm-256color", COLUMNS="20")
+    assert code == 0
+    assert max(map(len, re.sub(r"\x1b\[[\d;]*m", "", narrow).split("\r\n"))) <= 20
+
+
+def test_scores_and_evaluations_end_quietly_when_their_reader_leaves(folder):
+    with start(folder, "train", "text.txt", *TINY, "--max-steps", "5", "--quiet", "--run", "run") as process:
+        assert process.communicate() == (b"", b"")
+    (folder / "long.txt").write_text(TEXT * 1000)
+    with start(folder, "score", "run", "@long.txt") as process:
+        assert process.stdout.readline() == b"t\t-\n"  # streamed: long before the end
+        process.stdout.close()
+        err = process.stderr.read()
+    assert (process.returncode, err) == (0, b"")

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_rnn.errors import DataError
-from tinygrad_rnn.text.reading import Text, _stands_apart, composed
+from tinygrad_rnn.text.reading import EncodedText, Text, _stands_apart, composed
 from tinygrad_rnn.text.sources import Source
+from tinygrad_rnn.text.vocabulary import Vocabulary
 
 # Marks of different classes, letters they join, Hangul in parts, characters that only decompose, marks whose
 # own decomposition begins with a mark, and a vowel sign of letters' category that composes with itself.
@@ -131,3 +132,29 @@ def test_a_text_that_changes_between_two_readings_is_refused(tmp_path, encoding,
     path.write_bytes(after)
     with pytest.raises(DataError, match="log changed while being read"):
         text.counts()
+
+
+@given(
+    text=TEXTS,
+    known=st.text(st.characters(max_codepoint=0x2FF)),
+    normalize=st.sampled_from([None, "nfc"]),
+    unknown=st.sampled_from(["skip", "replace"]),
+    cuts=st.lists(st.integers(0, 100), max_size=4),
+)
+def test_the_symbols_of_a_text_are_those_of_the_whole(text, known, normalize, unknown, cuts):
+    vocabulary = Vocabulary.of(known + "?")
+    encoded = EncodedText(as_sources(text.encode(), cuts), vocabulary, normalize, unknown)
+    text = unicodedata.normalize("NFC", text) if normalize else text
+    for _ in range(2):  # it can be read more than once
+        symbols = np.concatenate([vocabulary.encode(""), *encoded])
+        assert symbols.tolist() == vocabulary.encode(text, unknown).tolist()
+        assert encoded.lacking == sum(character not in known + "?" for character in text)
+
+
+def test_a_text_with_unknown_symbols_is_refused_by_name():
+    encoded = EncodedText(as_sources(b"ab!"), Vocabulary.of("ab"))
+    with pytest.raises(DataError, match=r"part 0 has characters .*'!'; --unknown skip or replace"):
+        list(encoded)
+    with pytest.raises(DataError, match=r"part 0 is not UTF-8.*trained with --encoding bytes"):
+        list(EncodedText(as_sources(b"\xff"), Vocabulary.of("ab")))
+    assert [piece.tolist() for piece in EncodedText(as_sources(b"\xff"), Vocabulary.of(b"\xff"))] == [[0]]

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import DataError
 from .sources import Source
-from .vocabulary import code_points, not_utf8
+from .vocabulary import Vocabulary, code_points, not_utf8
 
 BLOCK = 2**18  # bytes read at once: what is made of them fits the processor's cache
 
@@ -27,13 +27,19 @@ class Text:
 
     encoding   "utf-8" or "bytes": whether pieces are str or bytes
     normalize  "nfc" for Unicode's composed form, None for the characters as they are
+    advice     what to do with a text that is not UTF-8
     """
 
     def __init__(
-        self, sources: Sequence[Source], encoding: str, normalize: str | None, block: int = BLOCK
+        self,
+        sources: Sequence[Source],
+        encoding: str,
+        normalize: str | None,
+        block: int = BLOCK,
+        advice: str = "use --encoding bytes to read it byte by byte",
     ) -> None:
         self.sources, self.encoding, self.normalize = sources, encoding, normalize
-        self._block = block
+        self._block, self._advice = block, advice
         self._digest: bytes | None = None
 
     @property
@@ -93,7 +99,7 @@ class Text:
                 offset = read - waiting + error.start
                 source, start = begun[bisect_right(begun, offset, key=lambda pair: pair[1]) - 1]
                 problem = not_utf8(error, offset - start)
-            raise DataError(f"{source.shown} is {problem}; use --encoding bytes to read it byte by byte")
+            raise DataError(f"{source.shown} is {problem}; {self._advice}")
 
         for source, block in blocks:
             if not begun or begun[-1][0] is not source:
@@ -101,6 +107,40 @@ class Text:
             yield decoded(block, final=False)
             read += len(block)
         yield decoded(b"", final=True)
+
+
+class EncodedText:
+    """What `sources` hold, in pieces, as the symbols of a model's vocabulary, which need not know all of it.
+
+    normalize  as the model's training text was
+    unknown    what becomes of characters that the vocabulary lacks: see Vocabulary.encode()
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        vocabulary: Vocabulary,
+        normalize: str | None = None,
+        unknown: str = "error",
+    ) -> None:
+        advice = "it takes a model trained with --encoding bytes"
+        self.text = Text(sources, vocabulary.encoding, normalize, advice=advice)
+        self.vocabulary, self.unknown = vocabulary, unknown
+        self.lacking = 0  # characters skipped or replaced, the last time it was read
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        self.lacking = 0
+        for piece in self.text.pieces():
+            try:
+                symbols = self.vocabulary.encode(piece, self.unknown)
+            except DataError as error:
+                hint = "; --unknown skip or replace takes the text without them"
+                raise DataError(
+                    f"{self.text.shown} has {error}{hint if self.unknown == 'error' else ''}"
+                ) from None
+            if self.unknown != "error":
+                self.lacking += len(piece) - len(self.vocabulary.encode(piece, "skip"))
+            yield symbols
 
 
 def composed(pieces: Iterable[str]) -> Iterator[str]:

@@ -122,7 +122,7 @@ def _measure(file: BinaryIO, not_utf8: str | None) -> Statistics:
         lines=line_ends + (int(last[0]) != ord("\n")),
         codes=commonest,
         counts=counts[commonest],
-        entropy=_entropy(counts),
+        entropy=entropy(counts),
         after_one=None if pairs is None else pairs.conditional_entropy(),
         compressed={name: 8 * length / symbols_compressed for name, length in written.items()},
         marked=marked,
@@ -153,7 +153,7 @@ class _Pairs:
     def conditional_entropy(self) -> float:
         """H(second | first) = H(pair) - H(first)."""
         _, first = np.unique(self.keys >> 21, return_inverse=True)
-        return max(0.0, _entropy(self.counts) - _entropy(np.bincount(first, self.counts)))
+        return max(0.0, entropy(self.counts) - entropy(np.bincount(first, self.counts)))
 
 
 def _sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -164,7 +164,7 @@ def _sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return total
 
 
-def _entropy(counts: np.ndarray) -> float:
+def entropy(counts: np.ndarray) -> float:
     """In nats, of a draw from what was counted."""
     occurring = counts[counts > 0].astype(np.float64)
     total = occurring.sum()

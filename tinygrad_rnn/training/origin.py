@@ -59,3 +59,11 @@ def training_corpus(checkpoint: Path) -> Corpus:
     if corpus.sha256 != sha256:
         raise DataError(f"{', '.join(config.corpus)}: no longer the text that {checkpoint} was trained on")
     return corpus
+
+
+def normal_form(checkpoint: Path) -> str | None:
+    """How the text that the model learnt from was normalised, and so any other is to be that it reads."""
+    try:
+        return noted(checkpoint)[0].normalize
+    except UsageError:  # a model only
+        return None
