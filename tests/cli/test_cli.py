@@ -145,7 +145,10 @@ def test_help(trnn, arguments):
 def test_help_documents_the_exit_codes(trnn):
     for arguments in (["--help"], ["train", "--help"], ["sample", "--help"]):
         shown = " ".join(trnn(*arguments)[1].split())
-        assert "0 done, 1 failure, 2 usage, 3 bad input data, 4 bad checkpoint, 5 folder in use, 6 diverged, 129" in shown
+        assert (
+            "0 done, 1 failure, 2 usage, 3 bad input data, 4 bad checkpoint, 5 folder in use, 6 diverged, 129"
+            in shown
+        )
 
 
 def test_version(trnn):
