@@ -22,6 +22,11 @@ PIPED_WIDTH = 60  # of a curve, where there is no terminal to say
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON array.")]
 
 
+def find_run(name: Path) -> Path:
+    """The file or folder of that name, else the run of that name in runs/; of neither, the name as it is."""
+    return RUNS / name if not name.exists() and (RUNS / name).exists() else name
+
+
 class _TableUnlessToldOtherwise(TyperGroup):
     """`trnn runs` and `trnn runs FOLDER` are `trnn runs list` and `trnn runs list FOLDER`."""
 
@@ -69,7 +74,7 @@ def list_runs(
 @app.command("compare")
 def compare(
     runs: Annotated[
-        list[str], typer.Argument(help=f"Run folders, or names of runs in {RUNS}/.", metavar="RUN")
+        list[Path], typer.Argument(help=f"Run folders, or names of runs in {RUNS}/.", metavar="RUN")
     ],
     as_json: Json = False,
 ) -> None:
@@ -81,7 +86,7 @@ def compare(
 
     if len(runs) < 2:
         raise UsageError("to compare takes two runs or more")
-    found = [read_run(Path(run) if Path(run).exists() else RUNS / run) for run in runs]
+    found = [read_run(find_run(run)) for run in runs]
     for run in found:
         if run.problem is not None:
             raise DataError(run.problem)

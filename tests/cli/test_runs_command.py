@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from tinygrad_rnn.models import CharLM, load, save
 from tinygrad_rnn.text.vocabulary import Vocabulary
 from trnn_cli import layout
 from trnn_cli.main import main
+from trnn_cli.runs import find_run
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +100,15 @@ def test_runs_compared(trnn, two):
 def test_a_comparison_takes_two_runs(trnn, two):
     assert trnn("runs", "compare", "a")[0] == 2
     code, _, err = trnn("runs", "compare", "a", "nowhere")
-    assert code == 2 and "runs/nowhere holds no run" in err
+    assert code == 2 and "nowhere holds no run" in err
+
+
+def test_a_run_is_found_by_its_path_or_by_its_name_in_runs(two, folder):
+    for name in ("a", "runs/a", folder / "runs" / "a"):
+        assert find_run(Path(name)).samefile("runs/a")
+    write_run(folder / "a", [1.0])
+    assert find_run(Path("a")).samefile("a")
+    assert find_run(Path("nowhere")) == Path("nowhere")
 
 
 def test_a_run_without_validation_is_compared_too(trnn, two, folder):
