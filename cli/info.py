@@ -93,7 +93,8 @@ def _facts(path: Path, loaded: Loaded, run: RunSummary | None) -> Iterator[tuple
     if "step" in meta:
         end = ", the end of the training" if meta.get("finished") is True else ""
         epoch = f", epoch {_said(meta['epoch'])}" if "epoch" in meta else ""
-        yield "step", f"{_said(meta['step'])}{epoch}{end}"
+        step = f"{meta['step']:,}" if isinstance(meta["step"], int) else _said(meta["step"])
+        yield "step", f"{step}{epoch}{end}"
     if _is_number(loss := meta.get("val_loss")):
         yield "validation loss", f"{loss:.4f} nats = {bits(loss):.4f} bits/{unit_of(loaded.vocabulary)}"
     if _is_number(elapsed := _within(meta, "time").get("elapsed")):

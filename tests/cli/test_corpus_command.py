@@ -1,11 +1,13 @@
 """`trnn corpus`: what it makes, fetches and tells; fetching is tried against a server on this machine."""
 
 import hashlib
+import io
 import json
 import os
 import re
 import socket
 import stat
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -133,10 +135,14 @@ def test_no_network(trnn, cache, fable):
     with socket.socket() as nobody:  # bound, but not listening: refuses connections
         nobody.bind(("127.0.0.1", 0))
         fable(f"http://127.0.0.1:{nobody.getsockname()[1]}/good")
-        fails(trnn("get", "fable"), 1, "cannot fetch fable: no connection to 127.0.0.1; is there a network?")
+        problem = "cannot fetch fable: no connection to 127.0.0.1; is there a network?"
+        by_hand = f"by hand: save {CATALOGUE['fable'].address} as {cache / 'fable.txt'}"
+        fails(trnn("get", "fable"), 1, problem, by_hand)
     fable("http://no-such-host.invalid/good")
     fails(trnn("get", "fable"), 1, "cannot fetch fable: no connection to no-such-host.invalid")
     assert list(cache.iterdir()) == []
+    (cache / "fable.txt").write_bytes(TEXT)
+    assert trnn("get", "fable")[0] == 0
 
 
 def test_a_name_that_the_catalogue_lacks(trnn, cache):
@@ -208,6 +214,30 @@ def test_stats_for_machines(trnn, folder):
     assert record["counts"] == [["a", 2], ["b", 2], ["\n", 1]]
     assert record["losses"]["guessing"] == pytest.approx(1.0986, abs=1e-4)
     assert (record["bytes"], record["symbols"], record["lines"], record["encoding"]) == (5, 5, 1, "utf-8")
+
+
+def test_a_text_that_is_made_goes_to_standard_output(trnn, folder, monkeypatch):
+    assert trnn("make", "dyck", "--size", "20k")[0] == 0
+    code, out, err = trnn("make", "dyck", "--size", "20k", "--output", "-")
+    assert (code, out, err) == (0, (folder / "dyck.txt").read_text(), "")
+    assert [path.name for path in folder.iterdir()] == ["dyck.txt"]
+    fails(trnn("make", "dyck", "--output", "nowhere/dyck.txt"), 2, "there is no folder nowhere")
+
+
+def test_stats_of_standard_input_and_of_folders(trnn, folder, monkeypatch):
+    (folder / "parts" / "deep").mkdir(parents=True)
+    (folder / "parts" / "a.txt").write_text("one\n")
+    (folder / "parts" / "deep" / "b.txt").write_text("two\n")
+    (folder / "parts" / "c.bin").write_bytes(b"\0\1")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one\ntwo\n")))
+    piped = json.loads(trnn("stats", "-", "--json")[1])
+    joined = json.loads(trnn("stats", "parts", "--json")[1])
+    assert (piped.pop("text"), joined.pop("text")) == ("standard input", "parts")
+    assert piped == joined and piped["symbols"] == 8
+    (folder / "parts" / "deep" / "b.txt").write_bytes(b"tw\xff\n")
+    assert "parts/deep/b.txt is not UTF-8: byte 0xff at offset 2" in trnn("stats", "parts")[1]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    fails(trnn("stats", "-"), 3, "standard input is empty")
 
 
 def test_stats_of_what_is_not_utf8(trnn, folder):

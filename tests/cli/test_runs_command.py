@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from tinygrad_rnn.models import CharLM, load, save
 from tinygrad_rnn.text.vocabulary import Vocabulary
-from trnn_cli import layout
-from trnn_cli.main import main
+from trnn_cli import evaluate, info, layout, runs, sample, score
+from trnn_cli.main import app, main
 from trnn_cli.runs import find_run
 
 
@@ -64,6 +65,47 @@ def test_a_table_of_runs(trnn, two):
         ["b", "text.txt", "gru", "1x8", "-", "40", "1.2500"],
     ]
     assert trnn("runs", "runs") == trnn("runs", "list") == (code, out, err)
+
+
+NAMES = ["2026-11-23_085117_harbour_gru", "2026-11-23_085117_tinyshakespeare_lstm-2"]
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_at_80_columns_runs_of_default_names_are_a_table(trnn, folder, monkeypatch, columns):
+    for name in NAMES:
+        write_run(folder / "runs" / name, [3.0, 2.0, 1.5], every=33_333)
+    monkeypatch.setattr(layout, "width", lambda: columns)
+    header, *rows = words(trnn("runs")[1])
+    assert [row[0] for row in rows] == NAMES
+    assert {"run", "steps", "nats", "state"} <= set(header)
+    assert all(row[-1] == "interrupted" and "99,999" in row and "1.5000" in row for row in rows)
+    assert columns == 80 or len(header) == 10, "where there is room, all is shown"
+
+
+def test_a_run_without_a_checkpoint_says_how_to_go_on(trnn, two, folder):
+    for command in (["sample"], ["eval"], ["score"], ["info"]):
+        for name in ("a", "runs/a"):
+            text = ["text"] if command == ["score"] else []
+            code, out, err = trnn(*command, name, *text)
+            assert (code, out) == (4, "")
+            assert err == (
+                f"trnn: error: {name} has no checkpoint yet; train it further: trnn train --resume {name}\n"
+            )
+    fcntl = pytest.importorskip("fcntl")
+    with open(folder / "runs" / "a" / "run.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert trnn("info", "a")[2] == "trnn: error: a has no checkpoint yet; wait for it\n"
+
+
+@pytest.mark.parametrize("module", [evaluate, info, runs, sample, score])
+def test_what_the_examples_show_exists(module):
+    first, *examples = module.EXAMPLES.split("\n\n")
+    assert first == "Try:" and 2 <= len(examples) <= 3
+    for example in examples:
+        program, command, *options = example.split()
+        shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
+        assert program == "trnn"
+        assert all(option in shown for option in options if option.startswith("--"))
 
 
 def test_no_runs(trnn, folder):
@@ -185,6 +227,54 @@ def test_of_a_run_the_best_checkpoint_is_shown(trnn, two):
     save("runs/a/best.safetensors", model, vocabulary, {"step": 20})
     save("runs/a/checkpoints/step-00000030.safetensors", model, vocabulary, {"step": 30})
     assert ["step", "20"] in words(trnn("info", "runs/a")[1])
+
+
+def test_a_checkpoint_in_a_few_lines(trnn, two):
+    model, vocabulary = CharLM(3, hidden_size=8), Vocabulary.of("abc")
+    meta = {"step": 1200, "epoch": 3, "val_loss": 0.5, "corpus": "text", "finished": False}
+    training = {
+        "config": {"lr": 0.1},
+        "time": {"elapsed": 61.0},
+        "fingerprint": {"numpy": "2.3", "blas": "x"},
+    }
+    save("runs/a/best.safetensors", model, vocabulary, meta, training)
+    code, out, err = trnn("info", "a")
+    assert (code, err) == (0, "")
+    facts = dict(re.split("  +", line, maxsplit=1) for line in out.splitlines())
+    assert facts.pop("file").startswith("runs/a/best.safetensors, ")
+    assert facts == {
+        "run": "interrupted at step 1,200, trained for 1:01",
+        "model": f"lstm 2x8, embedding {model.config()['embedding_size']}",
+        "parameters": f"{model.num_parameters():,}",
+        "vocabulary": "3 symbols, utf-8: 'abc'",
+        "corpus": "text",
+        "step": "1,200, epoch 3",
+        "validation loss": "0.5000 nats = 0.7213 bits/char",
+        "trained for": "1:01",
+        "fingerprint": "numpy 2.3, blas x",
+    }
+    everything = trnn("info", "a", "--all")[1]
+    assert everything.startswith(out)
+    assert ["config.lr", "0.1"] in words(everything) and ["array", "shape", "dtype", "norm"] in words(
+        everything
+    )
+    assert "False" not in everything and ["model.tie_weights", "false"] in words(everything)
+    assert "finished" not in everything, "the best checkpoint cannot know"
+    found = json.loads(trnn("info", "a", "--json")[1])
+    assert (found["run"]["state"], found["meta"]["config"]) == ("interrupted", {"lr": 0.1})
+    assert trnn("info", "runs/a/best.safetensors")[1] == re.sub("(?m)^run .*\n", "", out)
+
+
+@pytest.mark.parametrize("nonsense", [None, "x\x1b", 10**400, float("inf"), float("nan"), [], {"a": 1}, True])
+def test_nonsense_in_a_checkpoint_is_shown_or_left_out(trnn, nonsense):
+    meta = dict.fromkeys(["step", "epoch", "val_loss", "corpus", "finished"], nonsense)
+    flat = dict.fromkeys(["time", "fingerprint"], nonsense)
+    deep = {"time": {"elapsed": nonsense}, "fingerprint": {"numpy": nonsense}}
+    for training in (flat, deep):
+        save("m.safetensors", CharLM(3, hidden_size=4), Vocabulary.of("abc"), meta, training)
+        code, out, err = trnn("info", "m.safetensors", "--all")
+        assert (code, err) == (0, "")
+        assert "\x1b" not in out
 
 
 def test_bytes_are_shown_as_numbers(trnn):

@@ -4,6 +4,7 @@ import io
 import re
 import sys
 
+import numpy as np
 import pytest
 
 from tinygrad_rnn.models import load, save
@@ -144,6 +145,32 @@ def test_a_terminal_gets_what_can_be_printed_and_a_whole_line(sample, monkeypatc
     assert (code, err) == (0, "bytes/best.safetensors, step 12\n")
     assert out.decode().endswith("\n")
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", out.decode())
+
+
+def test_of_a_long_prime_a_terminal_gets_the_end(sample, monkeypatch):
+    prime = "the cat sat on the mat. " * 20
+    options = ["run", "--length", 5, "--seed", 1, "--num", 2, "--prime"]
+    piped = sample(*options, prime)[1].decode()
+    assert piped.count(prime) == 2
+    short = sample(*options, prime[-200:])[1].decode()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert sample(*options, prime)[1].decode() == "".join(
+        ("" if line.startswith("---") else "...") + line + "\n"
+        for line in piped.replace(prime, prime[-200:]).splitlines()
+    )
+    assert sample(*options, prime[-200:])[1].decode() == short + "\n"
+
+
+def test_an_interrupted_text_ends_its_line_on_a_terminal(sample, monkeypatch):
+    def interrupted(*_):
+        yield np.array([3])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tinygrad_rnn.text.sampling.sample_streams", interrupted)
+    for terminal, written in [(False, b"the."), (True, b"the.\n")]:
+        monkeypatch.setattr(sys.stdout, "isatty", lambda terminal=terminal: terminal)
+        code, out, err = sample("run", "--prime", "the")
+        assert out == written
 
 
 def test_novelty_tells_what_is_copied(sample):
