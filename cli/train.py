@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from tinygrad_rnn.models.files import run_of
 from tinygrad_rnn.training.config import (
     PRESETS,
     RUN,
@@ -108,7 +109,7 @@ def train(
     if resume is not None:
         new_only = {"--run": run, "--config": config, "--preset": preset, "--dry-run": dry_run}
         _refuse(new_only, "is for a new run; --resume goes on with the settings of the old one")
-        with RunFolder.open(_folder_of(resume)) as folder:
+        with RunFolder.open(run_of(resume) if resume.is_file() else resume) as folder:
             changed = folder.config().changed(given)
             checkpoint = resume if resume.is_file() else folder.newest_checkpoint()
             sha256 = noted(checkpoint)[1] if checkpoint is not None and not force else None
@@ -150,12 +151,6 @@ def _refuse(options: Mapping[str, object], because: str) -> None:
 def _absolute(source: str) -> str:
     """A file's path such that a resume finds it from anywhere; a name as it is."""
     return str(Path(source).absolute()) if Path(source).exists() else source
-
-
-def _folder_of(resume: Path) -> Path:
-    if resume.is_file():
-        return resume.parent.parent if resume.parent.name in ("checkpoints", "superseded") else resume.parent
-    return resume
 
 
 def _trainer(

@@ -11,6 +11,16 @@ from typing import BinaryIO
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """In this block an OSError names `path`: what write and flush raise knows only a number."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, which at the end of the block becomes `path`, in place of what was there.
 
@@ -25,7 +35,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
@@ -40,7 +50,7 @@ def write_atomically(path: Path, data: bytes | bytearray | memoryview) -> None:
         file.write(data)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Have the disk hold the names in `folder`: a rename changes the folder, not the file."""
     if os.name != "posix":
         return

@@ -61,6 +61,10 @@ class CheckpointError(TinygradError, ValueError):
     exit_code = 4
 
 
+class StorageError(TinygradError, OSError):
+    """A file of a run that could not be written."""
+
+
 class InexactError(TinygradError, RuntimeError):
     """A run that would go on, but not with exactly the numbers that it would have had."""
 

@@ -271,7 +271,7 @@ def test_divergence_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, what):
 
 def test_divergence_before_the_first_checkpoint_says_so(tmp_path):
     training = Training(tmp_path, lr=1e38, optimizer="sgd", max_steps=50)
-    with pytest.raises(DivergedError, match="there is no checkpoint from before"):
+    with pytest.raises(DivergedError, match="there is no checkpoint yet"):
         training.run()
     with pytest.raises(CheckpointError):
         find_checkpoint(training.folder)

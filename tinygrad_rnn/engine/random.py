@@ -73,8 +73,13 @@ def replay(taken: tuple) -> Iterator[None]:
 
 
 def restore(taken: Sequence) -> None:
-    """Let all randomness stand where it stood at snapshot()."""
-    (_state.seed, _state.step, _state.draws), generator().bit_generator.state = taken
+    """Let all randomness stand where it stood at snapshot(). UsageError for other counts, and NumPy's errors
+    for other states of its generator."""
+    counts, state = taken
+    if len(counts) != 3 or not all(type(count) is int and 0 <= count < 2**64 for count in counts):
+        raise UsageError(f"randomness stands at a seed, a step and a draw, not {counts}")
+    generator().bit_generator.state = state
+    _state.seed, _state.step, _state.draws = counts
 
 
 def keep_mask(key: Key, shape: tuple[int, ...], p: float) -> np.ndarray:

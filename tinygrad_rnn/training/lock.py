@@ -9,6 +9,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+from ..atomic import naming
 from ..errors import InUseError
 
 
@@ -39,8 +40,9 @@ class Lock:
             ) from None
         started = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
         record = {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
-        os.truncate(self._descriptor, 0)
-        os.write(self._descriptor, json.dumps(record).encode())
+        with naming(path):
+            os.truncate(self._descriptor, 0)
+            os.write(self._descriptor, json.dumps(record).encode())
 
     def release(self) -> None:
         """Let others have the folder."""

@@ -19,9 +19,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..atomic import sweep, write_atomically
+from ..atomic import flush_folder, naming, sweep, write_atomically
 from ..errors import CheckpointError, UsageError
-from ..models.files import find_checkpoint, numbered
+from ..models.files import find_checkpoint, numbered, step_of
 from .config import TrainConfig, read_toml, to_toml
 from .lock import Lock
 
@@ -55,6 +55,8 @@ class RunFolder:
                 raise UsageError(f"{path} holds parts of a run already; choose another folder for a new one")
             run.write_config(config)
             run.checkpoints.mkdir()
+            flush_folder(path)
+            flush_folder(path.parent)
         except BaseException:
             run.release()
             raise
@@ -126,13 +128,14 @@ class RunFolder:
 
     def append_history(self, record: Mapping[str, Any]) -> None:
         """Add a line to history.jsonl."""
-        with open(self.history_file, "a", encoding="utf-8") as file:
+        with naming(self.history_file), open(self.history_file, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     def append_sample(self, heading: str, text: str) -> None:
         """Add to samples.txt."""
-        with open(self.samples_file, "a", encoding="utf-8", errors="replace", newline="") as file:
-            file.write(f"--- {heading} ---\n{text}\n\n")
+        entry = f"--- {heading} ---\n{text}\n\n".encode("utf-8", "replace")
+        with naming(self.samples_file), open(self.samples_file, "ab") as file:
+            file.write(entry)
 
     def samples_size(self) -> int:
         """Bytes in samples.txt."""
@@ -142,8 +145,9 @@ class RunFolder:
         """Have the disk hold history and samples, so that they never lag behind a checkpoint."""
         for path in (self.history_file, self.samples_file):
             if path.exists():
-                with open(path, "ab") as file:
+                with naming(path), open(path, "ab") as file:
                     os.fsync(file.fileno())
+        flush_folder(self.path)
 
     def go_back(self, step: int, samples_size: int) -> None:
         """Forget what came after a step, since it is going to happen again.
@@ -152,7 +156,7 @@ class RunFolder:
         behind, are moved to superseded/.
         """
         for later in numbered(self.path):
-            if later.name > self.checkpoint(step).name:
+            if step_of(later) > step:
                 (self.path / "superseded").mkdir(exist_ok=True)
                 os.replace(later, self.path / "superseded" / later.name)
         if self.history_file.exists():

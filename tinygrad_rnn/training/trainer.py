@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from ..errors import (
     DataError,
     DivergedError,
     InexactError,
+    StorageError,
     TinygradError,
     UsageError,
 )
@@ -42,6 +43,7 @@ from .checkpoint import (
     Standing,
     remembered,
     restore_remembered,
+    seconds,
     state_arrays,
     state_from,
 )
@@ -83,8 +85,8 @@ class Trainer:
         check_memory(config, len(corpus.vocabulary), self.windows.batch_size)
         self.plan = Plan.of(config, len(self.windows))
         self._stop_requested = False
-        self._skipped = self._rewound = 0
         self._resumed: events.Resumed | None = None
+        self._last: Path | None = None  # checkpoint, which rewinding goes back to
         self._start()
 
     def _start(self) -> None:
@@ -150,13 +152,15 @@ class Trainer:
         if reasons and require_exact:
             raise InexactError(f"resuming {run.path} would be inexact ({'; '.join(reasons)})")
         run.go_back(self.step, self.standing.samples_size)
+        self._last = file
         self._resumed = events.Resumed(self.step, file, tuple(reasons))
         return self._resumed
 
     def train(self, run: RunFolder) -> events.Finished:
         """Train to the end, and keep the checkpoints in `run`.
 
-        Raises DivergedError if a loss, a gradient or a weight is not finite (see TrainConfig.on_nan).
+        Raises DivergedError if a loss, a gradient or a weight is not finite (see TrainConfig.on_nan), and
+        StorageError if a file of the run cannot be written.
         """
         self.run = run
         self._since_record += self._clock() - self._began  # what came between does not count
@@ -184,8 +188,12 @@ class Trainer:
                     reason = self._after(stepped)
                 except NotFiniteError as error:
                     self._rewind(str(error))
-        checkpoint = run.newest_checkpoint()
-        assert checkpoint is not None
+                except OSError as error:
+                    raise StorageError(
+                        f"cannot write {error.filename or run.path} at step {self.step}: "
+                        f"{error.strerror or error}; {self._kept()}"
+                    ) from None
+        assert self._last is not None
         finished = events.Finished(
             step=self.step,
             epoch=self.epoch,
@@ -194,22 +202,20 @@ class Trainer:
             val_step=self.standing.best_step,
             elapsed=self.elapsed,
             run=run.path,
-            checkpoint=checkpoint,
+            checkpoint=self._last,
         )
         self._emit(finished)
         return finished
 
     def _reason_to_end(self) -> str | None:
         patience = self.config.patience
-        if self._stop_requested:
-            return "interrupted"
         if self.plan.steps is not None and self.step >= self.plan.steps:
             return "steps"
         if self.plan.seconds is not None and self.elapsed >= self.plan.seconds:
             return "minutes"
         if patience is not None and self.standing.evaluations_waiting >= patience:
             return "patience"
-        return None
+        return "interrupted" if self._stop_requested else None
 
     # --- a step -------------------------------------------------------------------------------------
 
@@ -231,7 +237,7 @@ class Trainer:
         except NotFiniteError as error:
             skipped = self._skip(str(error), inputs, targets)
         else:
-            self._skipped = 0
+            self.standing.skipped = 0
             self.state = state
             self.optimizer.step()
             if self.average is not None:
@@ -257,7 +263,7 @@ class Trainer:
     def _learning_rate(self) -> float:
         factor = self.schedule(self.plan.progress(self.step, self.elapsed))
         factor *= schedules.warmup(self.step, self.config.warmup)
-        return self.config.lr * factor * self.standing.lr_factor
+        return self.config.lr * factor * 0.5**self.standing.rewound
 
     def _gradient(self, inputs: np.ndarray, targets: np.ndarray) -> tuple[float, Any]:
         """The gradients of a window (T, B), left on the parameters; its loss, and the state after it.
@@ -296,8 +302,8 @@ class Trainer:
     def _skip(self, what: str, inputs: np.ndarray, targets: np.ndarray) -> str:
         """Leave the weights and the hidden state as they were, if that is what the settings say."""
         reason = what + self._cause(inputs, targets)
-        self._skipped += 1
-        if self.config.on_nan == "skip" and self._skipped < MOST_SKIPPED:
+        self.standing.skipped += 1
+        if self.config.on_nan == "skip" and self.standing.skipped < MOST_SKIPPED:
             self.optimizer.zero_grad()
             return reason
         if self.config.on_nan == "skip":
@@ -322,27 +328,25 @@ class Trainer:
 
     def _rewind(self, reason: str) -> None:
         """Go back to the last checkpoint with half the learning rate, if that is what the settings say."""
-        at = self.step
-        last = self.run.newest_checkpoint()
-        if self.config.on_nan != "rewind" or self._rewound == MOST_REWOUND:
-            kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint from before"
-            again = f" after {MOST_REWOUND} rewinds" if self._rewound else ""
+        at, rewound, elapsed = self.step, self.standing.rewound + 1, self.elapsed
+        if self.config.on_nan != "rewind" or rewound > MOST_REWOUND:
+            again = f" after {MOST_REWOUND} rewinds" if self.config.on_nan == "rewind" else ""
             try_this = ", or --on-nan skip or rewind," if self.config.on_nan == "stop" else ""
             raise DivergedError(
-                f"{reason} at step {at}{again}; {kept}; a smaller --lr (it is {self.config.lr:g}) or --clip "
-                f"(it is {self.config.clip:g}){try_this} may help"
+                f"{reason} at step {at}{again}; {self._kept()}; a smaller --lr (it is {self.config.lr:g}) or "
+                f"--clip (it is {self.config.clip:g}){try_this} may help"
             )
-        self._rewound += 1
-        factor = self.standing.lr_factor / 2
-        elapsed = self.elapsed
-        if last is not None:
-            self._restore(last)
+        if self._last is not None:
+            self._restore(self._last)
         else:
             self._start()
         self._elapsed_before = elapsed  # time does not come back
-        self.standing.lr_factor = factor
+        self.standing.rewound = rewound
         self.run.go_back(self.step, self.standing.samples_size)
         self._emit(events.Rewound(at, self.step, reason, self._learning_rate()))
+
+    def _kept(self) -> str:
+        return f"the last good checkpoint is {self._last}" if self._last else "there is no checkpoint yet"
 
     # --- after a step -------------------------------------------------------------------------------
 
@@ -350,15 +354,15 @@ class Trainer:
         """Evaluate, write down, sample and save what is due; the reason to end if this was the last step."""
         step, plan = self.step, self.plan
         reason = self._reason_to_end()
-        interrupted = reason == "interrupted"
-        evaluates = step % plan.eval_every == 0 or (reason is not None and not interrupted)
+        evaluates = step % plan.eval_every == 0 or reason not in (None, "interrupted")
         with self._averaged():
             val_loss = self._evaluate() if evaluates else None
             if evaluates or step % HISTORY_EVERY == 0:
                 self._record(stepped, val_loss)
             if self._samples_now(stepped):
                 self._sample()
-        reason = reason or self._reason_to_end()
+        if evaluates:  # patience, or the time it took, may end the training, but nothing without a validation
+            reason = self._reason_to_end()
         best = evaluates and self.standing.best_step == step
         saves = step % plan.checkpoint_every == 0 or reason is not None
         if best or saves:
@@ -367,9 +371,11 @@ class Trainer:
         if best:
             self._write(self.run.best, val_loss)
         if saves:
-            self._write(self.run.checkpoint(step), val_loss, finished=reason not in (None, "interrupted"))
+            path = self.run.checkpoint(step)
+            self._write(path, val_loss, finished=reason not in (None, "interrupted"))
+            self._last = path
             self.run.drop_old_checkpoints(self.config.keep)
-            self._emit(events.Saved(step, self.run.checkpoint(step)))
+            self._emit(events.Saved(step, path))
         return reason
 
     def _averaged(self) -> AbstractContextManager[Any]:
@@ -472,12 +478,13 @@ class Trainer:
         training = header.get("training")
         if not isinstance(training, dict):
             raise CheckpointError(f"{file} holds a model only; a training cannot go on from it")
-        try:
+        with _read_from(file):
             settings = TrainConfig.of(training["config"], str(file))
-            reasons = self._what_changed(file, settings, training, force)
-            if loaded.vocabulary != self.corpus.vocabulary:
-                raise DataError(f"the text has other symbols than the model of {file} knows")
-            self._start()
+        reasons = self._what_changed(file, settings, training, force)
+        if loaded.vocabulary != self.corpus.vocabulary:
+            raise DataError(f"the text has other symbols than the model of {file} knows")
+        self._start()
+        with _read_from(file):
             weights = {name: arrays[f"weights/{name}" if self.average else name] for name in self.names}
             self.model.load_state_dict(weights)
             steps = training["optimizer_steps"]
@@ -488,14 +495,11 @@ class Trainer:
                 self.schedule.load_state_dict(training["plateau"])
             self.standing = Standing.from_json(training["standing"])
             shape = (settings.layers, self.windows.batch_size, settings.hidden_size)
-            self.state = state_from(arrays, shape, self.config.backend)
+            parts = 2 if settings.kind == "lstm" else 1
+            self.state = state_from(arrays, parts, shape, self.config.backend)
             random.restore(training["random"])
-            self._elapsed_before = float(training["time"]["elapsed"])
-            self._since_record = self._began - float(training["time"]["since_record"])
-        except (CheckpointError, DataError):
-            raise
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError, TinygradError) as error:
-            raise CheckpointError(f"{file} does not hold a training of this program: {error}") from None
+            self._elapsed_before = seconds(training["time"]["elapsed"])
+            self._since_record = self._began - seconds(training["time"]["since_record"])
         return reasons
 
     def _what_changed(
@@ -504,13 +508,13 @@ class Trainer:
         different = fixed_differences(before, self.config)
         if different:
             name = different[0]
+            option, old, new = name.replace("_", "-"), getattr(before, name), getattr(self.config, name)
             raise UsageError(
-                f"{name} cannot change when a run goes on: it is {getattr(before, name)!r} in {file}, not "
-                f"{getattr(self.config, name)!r}"
+                f"{option} cannot change when a run goes on: it is {old!r} in {file}, not {new!r}"
             )
         with limited_threads(self.config):
-            reasons = differences(training["fingerprint"], fingerprint(self.config.backend, None))
-        if training["corpus_sha256"] != self.corpus.sha256:
+            reasons = differences(training.get("fingerprint", {}), fingerprint(self.config.backend, None))
+        if training.get("corpus_sha256") != self.corpus.sha256:
             if not force:
                 raise DataError(
                     f"the text is not the one that {file} was trained on; bring the old one back, or go on "
@@ -528,6 +532,15 @@ def _shortened(anomaly: str) -> str:
     place = [part for line in details for part in line.strip().split(", ")]
     place = [part for part in place if part.startswith(("module ", "time step "))]
     return ", ".join([op.split(" (")[0], *place])
+
+
+@contextmanager
+def _read_from(file: Path) -> Iterator[None]:
+    """What is wrong in this block is wrong with the checkpoint."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, TinygradError) as error:
+        raise CheckpointError(f"{file} does not hold a training of this program: {error}") from None
 
 
 def _streams(state: Any, start: int, end: int) -> Any:
