@@ -13,6 +13,7 @@ from tinygrad_rnn.training import RunFolder, TrainConfig, Trainer, events
 
 TEXT = "the cat sat on the mat, and the dog sat on the log. " * 4 + "the owl, of course, sat in an oak.\n" * 4
 TINY = {
+    "kind": "lstm",
     "embedding_size": 6,
     "hidden_size": 6,
     "layers": 1,
