@@ -74,6 +74,8 @@ class Display:
             case events.Resumed():
                 how = f"inexact ({'; '.join(event.reasons)})" if event.reasons else "exact"
                 self._print(f"resume: {how}, after step {event.step:,}")
+                if event.length_changed:
+                    self._print(event.length_changed)
             case events.Stepped():
                 self._stepped(event)
             case events.Rewound():
@@ -182,9 +184,13 @@ class JsonLines:
         return nullcontext()
 
     def __call__(self, event: events.Event) -> None:
-        if isinstance(event, events.Stepped) and event.skipped is None:
+        if isinstance(event, events.Evaluating) or (
+            isinstance(event, events.Stepped) and event.skipped is None
+        ):
             return
         record = event.record if isinstance(event, events.Recorded) else asdict(event)
+        # What is not finite, the loss of a skipped step, JSON has no word for.
+        record = {name: None if value != value else value for name, value in record.items()}
         record = {"event": type(event).__name__.lower(), **record}
         try:
             print(json.dumps(record, default=str), flush=True)

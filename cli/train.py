@@ -111,7 +111,7 @@ def train(
         _refuse(new_only, "is for a new run; --resume goes on with the settings of the old one")
         with RunFolder.open(run_of(resume) if resume.is_file() else resume) as folder:
             changed = folder.config().changed(given)
-            checkpoint = resume if resume.is_file() else folder.newest_checkpoint()
+            checkpoint = resume if resume.is_file() else folder.latest_checkpoint()
             sha256 = noted(checkpoint)[1] if checkpoint is not None and not force else None
             with reading:
                 text = corpus_of(changed, sha256)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+_TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")
 
 
 @contextmanager
@@ -64,5 +67,6 @@ def flush_folder(folder: Path) -> None:
 def sweep(folder: Path) -> None:
     """Remove what writers that died left in `folder`. Only for one who knows that none is at work there."""
     for litter in folder.glob(".*.tmp"):
-        with suppress(OSError):
-            litter.unlink()
+        if _TEMPORARY.fullmatch(litter.name):  # and nobody else's
+            with suppress(OSError):
+                litter.unlink()

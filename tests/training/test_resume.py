@@ -1,5 +1,6 @@
 """N + M steps are N steps, an end without warning, and M steps: in every file, to the last byte."""
 
+import itertools
 import json
 import math
 import os
@@ -8,11 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tinygrad_rnn.errors import CheckpointError, DataError, InexactError, UsageError
-from tinygrad_rnn.models import KINDS, archive
+from tinygrad_rnn.models import KINDS, archive, load
 from tinygrad_rnn.models.files import numbered
 from tinygrad_rnn.optim.optimizers import OPTIMIZERS
 from tinygrad_rnn.optim.schedules import SCHEDULES
@@ -137,13 +138,31 @@ def test_an_end_on_request_changes_nothing_either(tmp_path_factory, chosen, data
 
 
 @pytest.mark.parametrize("limit", [{}, {"max_steps": 30, "patience": 1, "lr": 0.5, "eval_every": 3}])
-def test_a_stop_asked_for_in_the_last_step_leaves_a_finished_training(tmp_path, limit):
+def test_a_stop_asked_for_in_the_last_step_leaves_its_validation_to_the_resume(tmp_path, limit):
     whole = Training(tmp_path / "whole", **limit).begin()
     last = whole.events[-1]
     stopped = Training(tmp_path / "parts", **limit).begin(stop=at(events.Stepped, last.step))
-    assert stopped.events[-1].reason == last.reason != "interrupted"
+    assert stopped.events[-1].reason == "interrupted" and not load(stopped.last).meta["finished"]
+    stopped.go_on()
+    assert not stopped.of(events.Stepped) and stopped.events[-1].reason == last.reason
     assert whole.outcome == stopped.outcome
-    assert stopped.go_on().outcome == whole.outcome
+
+
+@given(chosen=trainings(), data=st.data())
+@settings(max_examples=10)
+def test_a_validation_can_be_stopped(tmp_path_factory, chosen, data):
+    """At any of its windows; the resume makes it, and what else was due after that step."""
+    folder = tmp_path_factory.mktemp("validation")
+    whole = Training(folder / "whole", **chosen).begin()
+    moments = whole.of(events.Evaluating)
+    assume(moments)
+    moment = data.draw(st.integers(0, len(moments) - 1))
+    count = itertools.count()
+    parts = Training(folder / "parts", **chosen)
+    parts.begin(stop=lambda event: isinstance(event, events.Evaluating) and next(count) == moment)
+    assert parts.events[-1].reason == "interrupted"
+    assert parts.events[-1].step == moments[moment].step
+    assert parts.go_on().outcome == whole.outcome
 
 
 def test_looking_at_a_training_does_not_change_its_numbers(tmp_path):
@@ -163,8 +182,8 @@ def test_looking_at_a_training_does_not_change_its_numbers(tmp_path):
 
 
 def test_a_run_that_died_before_its_first_checkpoint_begins_anew(tmp_path):
-    whole = Training(tmp_path / "whole", sample_every=2, eval_every=2).begin()
-    parts = Training(tmp_path / "parts", sample_every=2, eval_every=2).begin(kill=at(events.Stepped, 5))
+    whole = Training(tmp_path / "whole", sample_every=2, eval_every=100).begin()
+    parts = Training(tmp_path / "parts", sample_every=2, eval_every=100).begin(kill=at(events.Stepped, 5))
     assert not list((parts.folder / "checkpoints").iterdir())
     parts.go_on()
     assert parts.events[1] == events.Resumed(0, None, ())
@@ -189,7 +208,7 @@ def test_an_earlier_checkpoint_by_name(tmp_path):
     assert training.events[1].step == 6
     assert training.outcome == whole
     superseded = training.folder / "superseded"
-    assert sorted(path.name for path in superseded.iterdir()) == names[2:]
+    assert sorted(path.name for path in superseded.iterdir()) == ["best.safetensors", *names[2:]]
     assert all((superseded / name).read_bytes() == contents[name] for name in names[2:])
     assert [path.name for path in numbered(training.folder)] == names
 
@@ -199,7 +218,7 @@ def test_steps_of_nine_digits_come_after_those_of_eight(tmp_path):
     later = training.folder / "checkpoints" / "step-100000000.safetensors"
     later.write_bytes(training.last.read_bytes())
     run = RunFolder(training.folder)
-    assert run.newest_checkpoint() == later
+    assert run.latest_checkpoint() == later
     run.go_back(99_999_999, 0)
     assert not later.exists() and (training.folder / "superseded" / later.name).exists()
 
@@ -221,7 +240,66 @@ def test_a_superseded_checkpoint_can_be_gone_on_from(tmp_path):
     training.last.rename(superseded)
     training.go_on(file=superseded)
     assert training.of(events.Stepped) == []
-    assert training.events[-1].checkpoint == superseded
+    assert training.events[-1].checkpoint == training.last
+    assert training.last.read_bytes() == superseded.read_bytes()
+
+
+def test_the_best_checkpoint_is_where_a_killed_training_goes_on_if_it_is_the_latest(tmp_path):
+    parts = Training(tmp_path, eval_every=4, checkpoint_every=100, lr=1e-4).begin(kill=at(events.Stepped, 10))
+    assert not numbered(parts.folder)
+    parts.go_on()
+    assert parts.events[1] == events.Resumed(8, parts.folder / "best.safetensors", ())
+
+
+def test_nothing_put_aside_is_overwritten(tmp_path):
+    training = Training(tmp_path, checkpoint_every=4, keep=10).begin()
+    first = numbered(training.folder)[0]
+    for _ in range(2):
+        training.go_on(file=first)
+    names = {path.name for path in (training.folder / "superseded").iterdir()}
+    assert {"step-00000008.safetensors", "step-00000008-2.safetensors"} <= names
+    training.go_on(file=training.folder / "superseded" / "step-00000008-2.safetensors")
+    assert training.events[1].step == 8
+
+
+def test_a_best_from_a_time_that_was_given_up_does_not_stay(tmp_path):
+    training = Training(tmp_path, checkpoint_every=2, keep=100, eval_every=2).begin()
+    best = load(training.folder / "best.safetensors").meta
+    training.go_on(file=numbered(training.folder)[0], kill=at(events.Evaluated, 4))
+    assert best["step"] > 4
+    assert not (training.folder / "best.safetensors").exists() or (
+        load(training.folder / "best.safetensors").meta["step"] <= 4
+    )
+
+
+def test_another_length_is_said_to_change_the_learning_rate(tmp_path):
+    training = Training(tmp_path).begin()
+    said = training.resumed(replace(training.config, max_steps=24)).length_changed
+    assert said.endswith("learning rate goes by it: 0 -> 0.01")
+    assert training.resumed(training.config).length_changed is None
+    flat = Training(tmp_path / "flat", schedule="constant").begin()
+    assert flat.resumed(replace(flat.config, max_steps=24)).length_changed is None
+
+
+def test_what_was_inexact_once_stays_so(tmp_path):
+    training = Training(tmp_path, checkpoint_every=4).begin(kill=at(events.Stepped, 6))
+    header, arrays = archive.read(training.last)
+    header["training"]["fingerprint"]["numpy"] = "0.1"
+    del header["digest"], header["format"]
+    archive.write(training.last, header, arrays)
+    training.go_on(kill=at(events.Stepped, 10))
+    training.go_on()
+    [reason] = training.events[1].reasons
+    assert reason.startswith("numpy 0.1 -> ")
+
+
+def test_another_text_begins_with_an_empty_state(tmp_path):
+    training = Training(tmp_path, checkpoint_every=5).begin(kill=at(events.Stepped, 7))
+    training.text.write_text(training.text.read_text() * 2, encoding="utf-8")
+    with RunFolder.open(training.folder) as run:
+        trainer = training.trainer(run.config())
+        trainer.resume(run, force=True)
+        assert trainer.state is None
 
 
 def test_a_damaged_checkpoint_is_refused_and_the_newest_intact_one_offered(tmp_path):

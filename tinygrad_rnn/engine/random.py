@@ -44,9 +44,14 @@ def generator() -> np.random.Generator:
     return _state.generator
 
 
-def set_step(step: int) -> None:
-    """Say which training step the masks to come belong to; the count of draws starts again."""
+def set_step(step: int, seed: int | None = None) -> None:
+    """Say which training step the masks to come belong to; the count of draws starts again.
+
+    seed: of the training; None leaves it as manual_seed() set it.
+    """
     _state.step, _state.draws = step, 0
+    if seed is not None:
+        _state.seed = seed
 
 
 def next_key() -> Key:

@@ -8,7 +8,6 @@ that tells the time is under one key, "time", so that two files can be compared 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -47,6 +46,7 @@ class Standing:
     samples               written so far; samples_size: bytes in samples.txt
     skipped               steps in a row, up to this one; rewound: how often in all
     since_record          the loss since the last line of the history; since_evaluation: since the last one
+    unfinished            grad_norm and lr of the last step, if the stop came before all that follows a step
     """
 
     step: int = 0
@@ -59,6 +59,7 @@ class Standing:
     rewound: int = 0
     since_record: Mean = field(default_factory=Mean)
     since_evaluation: Mean = field(default_factory=Mean)
+    unfinished: dict[str, float | None] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As JSON gives it back."""
@@ -74,8 +75,11 @@ class Standing:
         for name, value in asdict(standing).items():
             if name in means:
                 holds = _is_count(value["symbols"]) and _is_number(value["nats"])
-            elif name in ("best_loss", "best_step") and value is None:
+            elif name in ("best_loss", "best_step", "unfinished") and value is None:
                 holds = True
+            elif name == "unfinished":
+                holds = set(value) == {"grad_norm", "lr"} and _is_number(value["lr"])
+                holds = holds and (value["grad_norm"] is None or _is_number(value["grad_norm"]))
             else:
                 holds = _is_number(value) if name == "best_loss" else _is_count(value)
             if not holds:
@@ -91,11 +95,11 @@ def seconds(value: Any) -> float:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < 2**63
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and -1e300 < value < 1e300
 
 
 def remembered(kind: str, of: PerParameter, names: list[str]) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from typing import Any
 
 from ..atomic import flush_folder, naming, sweep, write_atomically
 from ..errors import CheckpointError, UsageError
+from ..models import archive
 from ..models.files import find_checkpoint, numbered, step_of
 from .config import TrainConfig, read_toml, to_toml
 from .lock import Lock
@@ -117,9 +119,20 @@ class RunFolder:
         """Where the checkpoint of that step goes."""
         return self.checkpoints / f"step-{step:08d}.safetensors"
 
-    def newest_checkpoint(self) -> Path | None:
-        """The numbered checkpoint of the latest step."""
-        return next(reversed(numbered(self.path)), None)
+    def latest_checkpoint(self) -> Path | None:
+        """The numbered checkpoint of the latest step; the best one if that is from a later step still."""
+        newest = next(reversed(numbered(self.path)), None)
+        best_step = self._best_step()
+        if best_step is not None and (newest is None or best_step > step_of(newest)):
+            return self.best
+        return newest
+
+    def _best_step(self) -> int | None:
+        try:
+            step = archive.read_header(self.best)["meta"]["step"]
+            return step if type(step) is int else None
+        except (CheckpointError, KeyError, TypeError):  # there is none, or it is damaged
+            return None
 
     def drop_old_checkpoints(self, keep: int) -> None:
         """Leave the newest `keep`."""
@@ -152,13 +165,15 @@ class RunFolder:
     def go_back(self, step: int, samples_size: int) -> None:
         """Forget what came after a step, since it is going to happen again.
 
-        History and samples are cut; later checkpoints, which only an earlier one asked for by name leaves
-        behind, are moved to superseded/.
+        History and samples are cut. Later checkpoints, which are there only if an earlier one was asked for
+        by name, are moved to superseded/.
         """
         for later in numbered(self.path):
             if step_of(later) > step:
-                (self.path / "superseded").mkdir(exist_ok=True)
-                os.replace(later, self.path / "superseded" / later.name)
+                self._put_aside(later)
+        best_step = self._best_step()
+        if best_step is not None and best_step > step:
+            self._put_aside(self.best)
         if self.history_file.exists():
             lines = self.history_file.read_bytes().splitlines(keepends=True)
             kept = b"".join(line for line in lines if _step_of(line) <= step)
@@ -166,13 +181,20 @@ class RunFolder:
         if self.samples_size() > samples_size:
             os.truncate(self.samples_file, samples_size)
 
+    def _put_aside(self, file: Path) -> None:
+        folder = self.path / "superseded"
+        folder.mkdir(exist_ok=True)
+        names = (file.name, *(f"{file.stem}-{n}{file.suffix}" for n in range(2, 10**6)))
+        os.replace(file, next(folder / name for name in names if not (folder / name).exists()))
+
 
 def _step_of(line: bytes) -> float:
     """The step of a line of history.jsonl; infinity for one that a crash has cut short."""
     try:
-        return json.loads(line)["step"] if line.endswith(b"\n") else float("inf")
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return math.inf
+    return step if type(step) is int and line.endswith(b"\n") else math.inf
 
 
 def newest(runs: Path) -> Path:
