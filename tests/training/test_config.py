@@ -1,10 +1,13 @@
 """TrainConfig and Plan: what makes no sense is refused by name, and limits and intervals follow the rules."""
 
+import json
+import tomllib
+
 import pytest
 
 from tinygrad_rnn.errors import UsageError
 from tinygrad_rnn.training import TrainConfig
-from tinygrad_rnn.training.config import Plan
+from tinygrad_rnn.training.config import Plan, read_toml, to_toml
 
 
 @pytest.mark.parametrize(
@@ -33,6 +36,7 @@ from tinygrad_rnn.training.config import Plan
         ("clip", 0.0, "clip must be a positive number"),
         ("minutes", float("inf"), "minutes"),
         ("minutes", -1.0, "minutes"),
+        ("minutes", 1e308, "minutes must be at most"),
         ("seed", -1, "seed"),
         ("seed", 2**64, "seed"),
     ],
@@ -75,3 +79,32 @@ def test_progress_goes_by_the_nearer_limit():
     assert both.progress(25, 30.0) == 0.5
     assert both.progress(75, 30.0) == 0.75
     assert both.progress(200, 0.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lr = 1" + "0" * 400,
+        "epochs = 1" + "0" * 5000,
+        "seed = 0x" + "F" * 5000,
+        "max_steps = 0x" + "F" * 5000,
+        "minutes = 1e999",
+        "corpus = [" * 5000,
+        "corpus = 3",
+        "layers = true",
+        "tie_weights = 1",
+        "[lr]",
+        "lr = 2026-01-01",
+        'kind = ["lstm"]',
+    ],
+)
+def test_files_of_settings_that_nobody_would_write(tmp_path, text):
+    (tmp_path / "wild.toml").write_text(text)
+    with pytest.raises(UsageError):
+        TrainConfig.of({"corpus": ["text"], **read_toml(tmp_path / "wild.toml")}, "wild.toml")
+
+
+def test_settings_go_through_a_file_and_json():
+    config = TrainConfig(corpus=["a", "b"], clip=float("inf"), variational=True, minutes=3)
+    assert TrainConfig.of(json.loads(json.dumps(config.to_json()))) == config
+    assert TrainConfig.of(tomllib.loads(to_toml(config))) == config

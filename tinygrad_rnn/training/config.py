@@ -18,6 +18,7 @@ from ..text.vocabulary import ENCODINGS
 
 DEFAULT_EPOCHS, DEFAULT_STEPS = 10, 4000
 LARGEST = 2**16  # of a size or a number of layers
+MOST_MINUTES = 100 * 366 * 24 * 60
 ON_NAN = ("stop", "skip", "rewind")
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -181,7 +182,8 @@ class TrainConfig:
             "weight_decay", self.weight_decay is None or 0 <= self.weight_decay < math.inf, "at least 0"
         )
         self._require("clip", self.clip > 0, "a positive number")
-        self._require("minutes", self.minutes is None or 0 < self.minutes < math.inf, "a positive number")
+        self._require("minutes", self.minutes is None or self.minutes > 0, "a positive number")
+        self._require("minutes", self.minutes is None or self.minutes <= MOST_MINUTES, "at most a century's")
         self._require("seed", 0 <= self.seed < 2**64, "at least 0 and below 2**64")
         if self.weight_decay is not None and self.optimizer not in ("sgd", "adam", "adamw"):
             raise UsageError(f"{self.optimizer} has no weight decay; sgd, adam and adamw have")
@@ -209,6 +211,8 @@ class TrainConfig:
                 near = difflib.get_close_matches(name.replace("-", "_"), types, n=1)
                 meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(types)}"
                 raise UsageError(f"{source} has an unknown setting {name!r}{meant}")
+            if isinstance(value, int) and abs(value) >= 2**64:  # nor could the message show it
+                raise UsageError(f"{source}: {name} is far too large")
             if not _is_of(value, types[name]):
                 raise UsageError(f"{source}: {name} must be {_type_name(types[name])}, not {value!r}")
         return cls(**{name: _converted(value, types[name]) for name, value in settings.items()})
@@ -272,7 +276,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of numbers beyond all bounds
         raise UsageError(f"{path} is not TOML: {error}") from None
 
 
