@@ -8,11 +8,13 @@ training outlives the terminal that it was started from.
 from __future__ import annotations
 
 import json
+import math
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from textwrap import indent
-from typing import Any
+from typing import IO, Any, TextIO, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -24,7 +26,7 @@ from rich.text import Text
 from tinygrad_rnn.training import TrainConfig, events
 from tinygrad_rnn.training.events import bits
 
-from .terminal import clock, discard_output, printable
+from .terminal import Unfailing, clock, printable
 
 PLAIN_EVERY = 30.0  # seconds between two progress lines where there is no terminal
 SMOOTHING = 0.05  # weight of the newest step in the loss and the speed of the live line
@@ -35,8 +37,8 @@ class Display:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.progress_console = Console(stderr=True, highlight=False)
-        self.console: Console = _Console(highlight=False, soft_wrap=True)
+        self.progress_console = Console(file=_unfailing(sys.stderr), highlight=False)
+        self.console = Console(file=_unfailing(sys.stdout), highlight=False, soft_wrap=True)
         self.has_live_line = self.progress_console.is_terminal and not self.progress_console.is_dumb_terminal
         if self.has_live_line and self.console.is_terminal:
             self.console = self.progress_console  # one screen: lines go above the live one
@@ -61,13 +63,6 @@ class Display:
         )
 
     def __call__(self, event: events.Event) -> None:
-        try:
-            self._show(event)
-        except OSError:  # the terminal is gone
-            self.console.quiet = self.progress_console.quiet = True
-            discard_output()
-
-    def _show(self, event: events.Event) -> None:
         match event:
             case events.Started():
                 self._started(event)
@@ -179,6 +174,9 @@ class Display:
 class JsonLines:
     """Prints each event but the single steps as an object on a line of its own: {"event": "saved", ...}."""
 
+    def __init__(self) -> None:
+        self._out = _unfailing(sys.stdout)
+
     def live(self) -> AbstractContextManager[Any]:
         """Nothing is alive here."""
         return nullcontext()
@@ -189,13 +187,10 @@ class JsonLines:
         ):
             return
         record = event.record if isinstance(event, events.Recorded) else asdict(event)
-        # What is not finite, the loss of a skipped step, JSON has no word for.
-        record = {name: None if value != value else value for name, value in record.items()}
+        # The loss of a skipped step is no number, and JSON has no other word for that.
+        record = {name: None if _is_no_number(value) else value for name, value in record.items()}
         record = {"event": type(event).__name__.lower(), **record}
-        try:
-            print(json.dumps(record, default=str), flush=True)
-        except OSError:  # nobody listens any more
-            discard_output()
+        print(json.dumps(record, default=str, allow_nan=False), file=self._out, flush=True)
 
 
 class Silence:
@@ -241,8 +236,9 @@ def shortened(source: str) -> str:
         return source
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Nobody listens any more: be quiet, and let the training go on."""
-        self.quiet = True
-        discard_output()
+def _is_no_number(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _unfailing(stream: TextIO) -> IO[str]:
+    return cast(IO[str], Unfailing(stream))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -53,11 +54,6 @@ def _root(
         typer.echo(context.get_help())
 
 
-def run() -> None:
-    """The entry point of the installed command."""
-    sys.exit(main(sys.argv[1:]))
-
-
 def main(arguments: list[str]) -> int:
     """Run `trnn` with these arguments; the exit code."""
     for name in ("stdout", "stderr"):
@@ -89,5 +85,6 @@ def main(arguments: list[str]) -> int:
 
 
 def _fail(message: str, exit_code: int) -> int:
-    print(f"trnn: error: {one_line(message)}", file=sys.stderr)
+    with suppress(OSError):  # nobody may be there to read it
+        print(f"trnn: error: {one_line(message)}", file=sys.stderr)
     return exit_code

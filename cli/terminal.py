@@ -7,6 +7,7 @@ import sys
 import unicodedata
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TextIO
 
 
 def printable(text: str) -> str:
@@ -44,11 +45,40 @@ def reader_may_leave() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        discard_output()
+        _discard(sys.stdout)
 
 
-def discard_output() -> None:
-    """Send standard output nowhere, also what is still in its buffer when the interpreter ends."""
+class Unfailing:
+    """A stream that sends everything nowhere from the first write on that fails.
+
+    For a training, which outlives the reader of its output, its terminal, and the disk its output goes to.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._discarding():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._discarding():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextmanager
+    def _discarding(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            _discard(self._stream)
+
+
+def _discard(stream: TextIO) -> None:
+    """Send the stream nowhere, also what is still in its buffer when the interpreter ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -221,8 +222,8 @@ def stopping(trainer: Trainer) -> Iterator[list[int]]:
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             note = "finishing this step, then saving; Ctrl-C again ends at once"
-            with suppress(OSError):
-                print(f"\r{note}", file=sys.stderr)
+            with suppress(OSError):  # not print(), which the signal may have interrupted
+                os.write(sys.stderr.fileno(), f"\r{note}\n".encode())
 
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     # One that is ignored stays so: nohup wants the training to outlive its terminal.

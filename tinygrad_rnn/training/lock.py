@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -47,7 +48,8 @@ class Lock:
     def release(self) -> None:
         """Let others have the folder."""
         if self._descriptor is not None:
-            os.close(self._descriptor)
+            with suppress(OSError):  # the kernel has freed it even so
+                os.close(self._descriptor)
             self._descriptor = None
 
     def __del__(self) -> None:
