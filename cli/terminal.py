@@ -9,14 +9,18 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TextIO
 
+JOINERS = "\u200c\u200d"  # format characters that spell words and join emoji, and move nothing
+
 
 def printable(text: str) -> str:
-    """`text` without control characters; line ends and tabs stay."""
-    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
+    """`text` without control and format characters: those that a terminal obeys, or that turn text around
+    or hide it. Line ends, tabs and joiners stay."""
+    kept = "\n\t" + JOINERS
+    return "".join(c for c in text if c in kept or unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
 
 
 def one_line(text: str) -> str:
-    """`text` on one line, without control characters."""
+    """`text` on one line, `printable`."""
     return printable(" ".join(text.split()))
 
 
@@ -29,6 +33,11 @@ def busy(doing: str) -> AbstractContextManager[object]:
     if not console.is_terminal or console.is_dumb_terminal:
         return nullcontext()
     return console.status(Text(one_line(doing)))
+
+
+def counted(number: int, singular: str) -> str:
+    """A number and what it is of: 1 file, 1,200 files."""
+    return f"{number:,} {singular}{'' if number == 1 else 's'}"
 
 
 def clock(seconds: float) -> str:

@@ -29,7 +29,6 @@ from ..errors import (
     InexactError,
     StorageError,
     TinygradError,
-    UsageError,
 )
 from ..models import CharLM, detach_state, files, join_states, split_state
 from ..optim import Average, by_name, clip_grad_norm_, schedules
@@ -45,7 +44,7 @@ from .checkpoint import (
     state_arrays,
     state_from,
 )
-from .config import Plan, TrainConfig, fixed_differences
+from .config import Plan, TrainConfig, refuse_changes
 from .divergence import DivergenceError, cause, check_weights, finite
 from .estimate import check_memory
 from .evaluation import StoppedError, evaluate
@@ -491,7 +490,7 @@ class Trainer:
             inexact = list(training["inexact"])
             if not all(isinstance(reason, str) for reason in inexact):
                 raise TypeError("inexact is not a list of reasons")
-        self._refuse_changes(file, settings)
+        refuse_changes(settings, self.config, f" in {file}")
         same_text = training.get("corpus_sha256") == self.corpus.sha256
         if not same_text and not self._takes_any_text:
             raise DataError(
@@ -536,13 +535,6 @@ class Trainer:
             "the run has another length now, and the learning rate goes by it: "
             f"{was:.3g} -> {self._learning_rate():.3g}"
         )
-
-    def _refuse_changes(self, file: Path, before: TrainConfig) -> None:
-        for name in fixed_differences(before, self.config):
-            option, old, new = name.replace("_", "-"), getattr(before, name), getattr(self.config, name)
-            raise UsageError(
-                f"{option} cannot change when a run goes on: it is {old!r} in {file}, not {new!r}"
-            )
 
 
 @contextmanager
