@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from enum import StrEnum
 from math import log
 from pathlib import Path
@@ -13,17 +15,14 @@ from unicodedata import category
 
 import typer
 
-from .terminal import busy, one_line, printable, reader_may_leave
+from .sample import check_new
+from .terminal import busy, printable, reader_may_leave
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.table import Table
-
     from tinygrad_rnn.text.statistics import Statistics
 
 COMMONEST = 20  # symbols shown
 RARE = 10  # a symbol that occurs less often is called rare: there is little to learn from
-WIDE = 40  # columns, from which on there is room for a loss in nats and in bits
 NAMED = 20  # rare symbols and control characters named
 
 EXAMPLES = """Try:
@@ -52,11 +51,29 @@ def _root(context: typer.Context) -> None:
         typer.echo(context.get_help())
 
 
+def complete_text(incomplete: str) -> list[str]:
+    """For the shell: known texts and files that begin so; told of none it looks for files itself."""
+    from tinygrad_rnn import text
+    from tinygrad_rnn.text import catalogue
+
+    known = [name for name in (*text.names(), *catalogue.CATALOGUE) if name.startswith(incomplete)]
+    here = sorted(path.name for path in Path().glob("[!.]*") if path.name.startswith(incomplete))
+    return known and [*known, *here]
+
+
+def _complete_fetched(incomplete: str) -> list[str]:
+    from tinygrad_rnn.text import catalogue
+
+    return [name for name in catalogue.CATALOGUE if name.startswith(incomplete)]
+
+
 @app.command("list")
 def list_corpora() -> None:
     """List the texts that come along, and those that can be fetched."""
     from tinygrad_rnn import text
     from tinygrad_rnn.text import catalogue
+
+    from .layout import print_paragraph
 
     with reader_may_leave():
         for name in text.names():
@@ -65,14 +82,19 @@ def list_corpora() -> None:
         for name, entry in catalogue.CATALOGUE.items():
             where = catalogue.cached(name) or f"not fetched yet; trnn corpus get {name}"
             print(f"{name}  {entry.size:,} bytes  {where}")
-            print(f"    {entry.about}")
-            print(f"    {entry.licence}; {entry.address}")
+            print_paragraph(entry.about, "    ")
+            print_paragraph(f"{entry.licence}; {entry.address}", "    ")
 
 
 @app.command("get", epilog="Try: trnn corpus get tinyshakespeare, then: trnn train tinyshakespeare")
 def get(
     name: Annotated[
-        str | None, typer.Argument(help="A text of the catalogue.", show_default="shows the catalogue")
+        str | None,
+        typer.Argument(
+            help="A text of the catalogue.",
+            show_default="shows the catalogue",
+            autocompletion=_complete_fetched,
+        ),
     ] = None,
 ) -> None:
     """Fetch a well-known text into the user's cache folder, and check that it is the one.
@@ -104,46 +126,64 @@ def make(
         int | None, typer.Option(min=0, help="Same seed, same text; python has none.", show_default="0")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="File to write.", show_default="the source's name, .txt")
+        Path | None,
+        typer.Option(help="File to write; - for standard output.", show_default="the source's name, .txt"),
     ] = None,
 ) -> None:
     """Make a text of whole lines: the same one each time, on every machine (python: of the same interpreter).
 
     Of all but python the lowest possible loss is known, and printed.
     """
-    from tinygrad_rnn.errors import UsageError
     from tinygrad_rnn.text import recipes
+    from tinygrad_rnn.text.sources import STDIN
 
     path = output or Path(f"{source.value}.txt")
-    if path.exists():
-        raise UsageError(f"{path} exists already; choose another --output")
-    written = recipes.write(path, recipes.make(source.value, _bytes(size), seed))
+    pieces = recipes.make(source.value, _bytes(size), seed)
     with reader_may_leave():
-        print(f"{printable(str(path))}: {written:,} bytes")
-        if source.value in recipes.RECIPES:
+        if str(path) == STDIN:
+            for piece in pieces:
+                sys.stdout.buffer.write(piece)
+            notes = sys.stderr if sys.stderr.isatty() else None
+        else:
+            check_new(path)
+            notes = sys.stdout
+            print(f"{printable(str(path))}: {recipes.write(path, pieces):,} bytes")
+        if source.value in recipes.RECIPES and notes:
             nats = recipes.RECIPES[source.value].entropy
-            print(f"the lowest loss possible on it is {nats:.3f} nats = {nats / log(2):.3f} bits/char")
+            lowest = f"{nats:.3f} nats = {nats / log(2):.3f} bits/char"
+            print(f"the lowest loss possible on it is {lowest}", file=notes)
 
 
-@app.command("stats", epilog="Try: trnn corpus stats harbour")
+@app.command("stats", epilog="Try: trnn corpus stats harbour, or: cat *.txt | trnn corpus stats -")
 def stats(
-    file: Annotated[str, typer.Argument(help="A text file, or the name of a text such as harbour.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="TEXT",
+            help="A text file, a folder of them, a text's name such as harbour, or - for standard input.",
+            show_default=False,
+            autocompletion=complete_text,
+        ),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one object for machines.")] = False,
 ) -> None:
-    """Look into a text before training on it.
+    """Look into a text before training on it. Of a folder all text files are one text, as in training.
 
     The losses are what simpler minds than a network reach on it. A compressor's is a yardstick: a model below
     it has learnt more about the text.
     """
-    from tinygrad_rnn import text
+    from tinygrad_rnn.text.cache import user_folder
+    from tinygrad_rnn.text.sources import STDIN, find_sources
     from tinygrad_rnn.text.statistics import measure
 
-    statistics = measure(text.resolve(file))
+    with ExitStack() as spools:
+        statistics = measure(find_sources([source], spools, user_folder()))
+    name = "standard input" if source == STDIN else source
     with reader_may_leave():
         if as_json:
-            print(json.dumps(_record(file, statistics)))
+            print(json.dumps(_record(name, statistics)))
         else:
-            _print_report(file, statistics)
+            _print(name, statistics)
 
 
 def _bytes(size: str) -> int:
@@ -153,36 +193,24 @@ def _bytes(size: str) -> int:
     return int(match[1]) * {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}[match[2]]
 
 
-def _print_report(name: str, text: Statistics) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    with console.capture() as captured:  # rich has its own way when the reader leaves; print() has ours
-        for part in _report(name, text, console.width):
-            console.print(part)
-    print("\n".join(line.rstrip() for line in captured.get().split("\n")), end="")
-
-
-def _report(name: str, text: Statistics, width: int) -> Iterator[RenderableType]:
-    from rich.columns import Columns
-    from rich.text import Text
+def _print(name: str, text: Statistics) -> None:
+    from .layout import print_entries, print_facts, print_paragraph, print_table
 
     unit, symbols = ("char", "characters") if text.encoding == "utf-8" else ("byte", "bytes")
     sizes = {"bytes": text.size, symbols: text.symbols, "lines": text.lines, "different": len(text.codes)}
-    yield Text(one_line(name), "bold")
-    yield _grid([(what, f"{number:,}") for what, number in sizes.items()])
-    yield Text()
-    rows = [(what, f"{nats:.3f}", f"{nats / log(2):.3f}") for what, nats in _losses(text).items()]
-    table = [("loss", "nats", f"bits/{unit}"), *rows]
-    yield _grid(table if width >= WIDE else [row[:2] for row in table], header=True)
-    yield Text()
-    yield Text("commonest", "bold")
-    counts = [f"{_shown(text, code)} {count:,}" for code, count in _counts(text)[:COMMONEST]]
-    yield Columns(map(Text, counts), padding=(0, 2))
+    print_facts([("text", name), *((what, f"{number:,}") for what, number in sizes.items())])
+    print()
+    header = ["loss", "nats", f"bits/{unit}"]
+    rows = [[what, f"{nats:.3f}", f"{nats / log(2):.3f}"] for what, nats in _losses(text).items()]
+    print_table(header, rows, right=header[1:], spare=header[2:])
+    print()
+    print("commonest")
+    print_entries(f"{_shown(text, code)} {count:,}" for code, count in _counts(text)[:COMMONEST])
     if notes := list(_unusual(text)):
-        yield Text()
-        yield Text("unusual", "bold")
-        yield from map(Text, notes)
+        print()
+        print("unusual")
+        for note in notes:
+            print_paragraph(note)
 
 
 def _losses(text: Statistics) -> dict[str, float]:
@@ -192,7 +220,7 @@ def _losses(text: Statistics) -> dict[str, float]:
     part = f" (first {COMPRESSED >> 20} MiB)" if text.size > COMPRESSED else ""
     losses = {"guessing": log(len(text.codes)), "frequencies": text.entropy}
     if text.after_one is not None:
-        losses["the one before"] = text.after_one
+        losses["one before"] = text.after_one
     return losses | {f"{name}{part}": bits * log(2) for name, bits in text.compressed.items()}
 
 
@@ -200,7 +228,7 @@ def _unusual(text: Statistics) -> Iterator[str]:
     """What a user may not expect in a text."""
     counts = _counts(text)
     if text.not_utf8 is not None:
-        yield f"not UTF-8: {text.not_utf8}; counted in bytes, as --encoding bytes reads it"
+        yield f"{text.not_utf8}; counted in bytes, as --encoding bytes reads it"
     if text.marked:
         yield "a byte-order mark at the beginning"
     if returns := text.count("\r"):
@@ -241,16 +269,3 @@ def _record(name: str, text: Statistics) -> dict[str, Any]:
         "losses": _losses(text),
         "counts": [[symbol(code), count] for code, count in _counts(text)],
     }
-
-
-def _grid(rows: Iterable[tuple[str, ...]], header: bool = False) -> Table:
-    from rich.table import Table
-
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    for row in rows:
-        grid.add_row(*row, style="bold" if header and not grid.row_count else None)
-    grid.columns[0].overflow = "fold"
-    for column in grid.columns[1:]:
-        column.justify = "right"
-        column.no_wrap = True
-    return grid

@@ -8,13 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from tinygrad_rnn.training.dynamic import DECAY, LR, SEGMENT
 
+from .runs import Run, find_checkpoint
 from .sample import Which
 from .terminal import clock, reader_may_leave
 
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
     from tinygrad_rnn.text import Vocabulary
     from tinygrad_rnn.text.scoring import Scored
     from tinygrad_rnn.training.evaluation import Tally
+
+EXAMPLES = """Try:
+
+trnn eval runs/first
+
+trnn eval runs/first letter.txt --unknown skip
+
+trnn eval runs/first --dynamic"""
 
 DYNAMIC = "Dynamic evaluation"
 PROGRESS_EVERY = 0.2  # seconds
@@ -39,7 +47,7 @@ def _option(help: str, default: str) -> Any:
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run folder or a checkpoint file.", show_default=False)],
+    run: Run,
     files: Annotated[
         list[str] | None,
         typer.Argument(
@@ -91,7 +99,7 @@ def evaluate(
     rates: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if rates and not dynamic:
         raise UsageError("the options of dynamic evaluation need --dynamic")
-    path = models.find_checkpoint(run, checkpoint.value)
+    path = find_checkpoint(run, checkpoint.value)
     model, vocabulary, meta = models.load(path)
     corpus = training_corpus(path) if dynamic or not files else None
     unit = unit_of(vocabulary)

@@ -4,56 +4,144 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeGuard
 
 import typer
 
-from .terminal import reader_may_leave
+from .evaluate import unit_of
+from .runs import Run, find_checkpoint, find_run
+from .terminal import clock, reader_may_leave
 
 if TYPE_CHECKING:
     from tinygrad_rnn.models import Loaded
+    from tinygrad_rnn.text import Vocabulary
+    from tinygrad_rnn.training.history import RunSummary
+
+EXAMPLES = """Try:
+
+trnn info runs/first
+
+trnn info runs/first/best.safetensors --all
+
+trnn info runs/first --json"""
 
 LISTED = 300  # characters of a vocabulary, and of a note
+FINGERPRINT = ("tinygrad_rnn", "numpy", "blas", "blas kernel", "blas threads", "backend")
 
 
 def info(
-    checkpoint: Annotated[
-        Path,
-        typer.Argument(help="A checkpoint file, or a run folder: the best one in it.", show_default=False),
-    ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    run: Run,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also show every note that the file holds, and its arrays.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with everything.")] = False,
 ) -> None:
-    """What is in a checkpoint: the model, its arrays, its vocabulary, and how the training stood."""
-    from tinygrad_rnn import models
+    """What is in a checkpoint, of a run in the best one: the model, its vocabulary, its training."""
     from tinygrad_rnn.errors import CheckpointError
     from tinygrad_rnn.models import files
+    from tinygrad_rnn.training.history import read_run
 
-    from .layout import print_json
+    from .layout import print_facts, print_json
 
-    path, header, arrays = files.read(models.find_checkpoint(checkpoint))
+    path, header, arrays = files.read(find_checkpoint(run))
     loaded = files.model_of(path, header, arrays)
     loaded.meta.update(format=header["format"], **(header.get("training") or {}))
+    folder = find_run(run)
+    summary = read_run(folder) if (folder / "config.toml").is_file() else None
     try:
         with reader_may_leave():
             if as_json:
-                print_json(_as_json(path, loaded))
-            else:
-                _print(path, loaded)
+                print_json(_as_json(path, loaded, summary))
+                return
+            print_facts(_facts(path, loaded, summary))
+            if everything:
+                _print_all(loaded)
     except RecursionError:
         raise CheckpointError(f"the notes in {path} are nested too deeply") from None
 
 
-def _as_json(path: Path, loaded: Loaded) -> dict[str, Any]:
+def _as_json(path: Path, loaded: Loaded, run: RunSummary | None) -> dict[str, Any]:
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
+        "run": None if run is None else run.as_json(),
         "model": loaded.model.config(),
         "parameters": loaded.model.num_parameters(),
         "arrays": _arrays(loaded),
         "vocabulary": {"size": len(loaded.vocabulary), **loaded.vocabulary.to_json()},
         "meta": loaded.meta,
     }
+
+
+# --- what one wants to know ---------------------------------------------------------------------------
+
+
+def _facts(path: Path, loaded: Loaded, run: RunSummary | None) -> Iterator[tuple[str, str]]:
+    from tinygrad_rnn.training.events import bits
+
+    model, meta = loaded.model.config(), loaded.meta
+    yield "file", f"{path}, {path.stat().st_size:,} bytes"
+    if run is not None:
+        yield "run", f"{run.state} at step {run.steps:,}, trained for {clock(run.seconds)}"
+    yield "model", "{kind} {num_layers}x{hidden_size}, embedding {embedding_size}".format(**model)
+    yield "parameters", f"{loaded.model.num_parameters():,}"
+    yield "vocabulary", _vocabulary(loaded.vocabulary)
+    if "corpus" in meta:
+        yield "corpus", _said(meta["corpus"])
+    if "step" in meta:
+        end = ", the end of the training" if meta.get("finished") is True else ""
+        epoch = f", epoch {_said(meta['epoch'])}" if "epoch" in meta else ""
+        yield "step", f"{_said(meta['step'])}{epoch}{end}"
+    if _is_number(loss := meta.get("val_loss")):
+        yield "validation loss", f"{loss:.4f} nats = {bits(loss):.4f} bits/{unit_of(loaded.vocabulary)}"
+    if _is_number(elapsed := _within(meta, "time").get("elapsed")):
+        yield "trained for", clock(elapsed)
+    fingerprint = _within(meta, "fingerprint")
+    if shown := [f"{name} {_said(fingerprint[name])}" for name in FINGERPRINT if name in fingerprint]:
+        yield "fingerprint", ", ".join(shown)
+
+
+def _vocabulary(vocabulary: Vocabulary) -> str:
+    symbols = vocabulary.to_json()["symbols"]
+    shown = repr(symbols) if isinstance(symbols, str) else " ".join(f"{byte:02x}" for byte in symbols)
+    return f"{len(vocabulary):,} symbols, {vocabulary.encoding}: {_cut(shown)}"
+
+
+def _within(notes: dict[str, Any], name: str) -> dict[str, Any]:
+    return notes[name] if isinstance(notes.get(name), dict) else {}
+
+
+def _is_number(note: Any) -> TypeGuard[float]:
+    return isinstance(note, float) and isfinite(note)
+
+
+# --- everything ---------------------------------------------------------------------------------------
+
+
+def _print_all(loaded: Loaded) -> None:
+    from .layout import print_facts, print_table
+
+    notes = {"model": loaded.model.config(), **loaded.meta}
+    notes.pop("finished", None)  # said already, where it says something
+    print()
+    print_facts(_notes(notes))
+    print()
+    rows = [
+        [array["name"], " x ".join(map(str, array["shape"])), array["dtype"], f"{array['norm']:.4g}"]
+        for array in _arrays(loaded)
+    ]
+    print_table(["array", "shape", "dtype", "norm"], rows, right=["norm"], spare=["dtype"])
+
+
+def _notes(notes: dict[str, Any], within: str = "") -> Iterator[tuple[str, str]]:
+    """Whatever notes the file holds, and the notes in them."""
+    for name, value in notes.items():
+        if isinstance(value, dict) and value:
+            yield from _notes(value, f"{within}{name}.")
+        else:
+            yield _cut(within + name), _said(value)
 
 
 def _arrays(loaded: Loaded) -> list[dict[str, Any]]:
@@ -72,37 +160,8 @@ def _arrays(loaded: Loaded) -> list[dict[str, Any]]:
     ]
 
 
-def _print(path: Path, loaded: Loaded) -> None:
-    from .layout import print_facts, print_table
-
-    model, vocabulary = loaded.model.config(), loaded.vocabulary
-    symbols = vocabulary.to_json()["symbols"]
-    shown = repr(symbols) if isinstance(symbols, str) else " ".join(f"{byte:02x}" for byte in symbols)
-    print_facts(
-        [
-            ("file", f"{path}, {path.stat().st_size:,} bytes"),
-            ("model", f"{model['kind']} {model['num_layers']}x{model['hidden_size']}"),
-            *((name, str(value)) for name, value in model.items()),
-            ("parameters", f"{loaded.model.num_parameters():,}"),
-            ("vocabulary", f"{len(vocabulary):,} symbols, {vocabulary.encoding}: {_cut(shown)}"),
-            *_notes(loaded.meta),
-        ]
-    )
-    print()
-    rows = [
-        [array["name"], " x ".join(map(str, array["shape"])), array["dtype"], f"{array['norm']:.4g}"]
-        for array in _arrays(loaded)
-    ]
-    print_table(["array", "shape", "dtype", "norm"], rows, right=["norm"], spare=["dtype"])
-
-
-def _notes(meta: dict[str, Any], within: str = "") -> Iterator[tuple[str, str]]:
-    """Whatever notes the file holds, and the notes in them."""
-    for name, value in meta.items():
-        if isinstance(value, dict) and value:
-            yield from _notes(value, f"{within}{name}.")
-        else:
-            yield _cut(within + name), _cut(value if isinstance(value, str) else json.dumps(value))
+def _said(note: Any) -> str:
+    return _cut(note if isinstance(note, str) else json.dumps(note))
 
 
 def _cut(text: str) -> str:

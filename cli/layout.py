@@ -59,6 +59,18 @@ def print_paragraph(text: str, first: str = "", rest: str | None = None) -> None
         print((first if rest is None else rest) + line)
 
 
+def print_entries(entries: Iterable[str]) -> None:
+    """As many on a line as a terminal has room for; none is cut. Piped all are on one line."""
+    columns, line = width(), ""
+    for entry in map(one_line, entries):
+        wider = f"{line}{' ' * GAP}{entry}" if line else entry
+        if line and columns is not None and cell_len(wider) > columns:
+            print(line)
+            wider = entry
+        line = wider
+    print(line)
+
+
 def print_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = (), spare: Sequence[str] = ()
 ) -> None:

@@ -1,4 +1,4 @@
-"""`trnn runs`: where runs live unless the user says otherwise, a table of them, and several compared."""
+"""`trnn runs`: where runs live and how one is found by its name, a table of them, and several compared."""
 
 from __future__ import annotations
 
@@ -19,30 +19,87 @@ MAIN_SETTINGS = ("corpus", "kind", "layers", "hidden_size", "optimizer", "lr", "
 TABLE_STEPS = 10  # of the curves that are printed as numbers
 PIPED_WIDTH = 60  # of a curve, where there is no terminal to say
 
+EXAMPLES = """Try:
+
+trnn runs
+
+trnn runs --json
+
+trnn runs compare first second"""
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON array.")]
+
+
+# --- from a name to a run -----------------------------------------------------------------------------
+
+
+def find_run(name: Path) -> Path:
+    """The file or folder of that name, else the run of that name in runs/; of neither, the name as it is."""
+    return RUNS / name if not name.exists() and (RUNS / name).exists() else name
+
+
+def find_checkpoint(name: Path, which: str = "best") -> Path:
+    """The checkpoint file of that name, or the "best" or "last" one of the run that find_run() finds."""
+    from tinygrad_rnn import models
+    from tinygrad_rnn.errors import CheckpointError
+    from tinygrad_rnn.training.history import read_run
+
+    path = find_run(name)
+    try:
+        return models.find_checkpoint(path, which)
+    except CheckpointError:
+        if not (path / "config.toml").is_file():
+            raise
+        further = "wait for it" if read_run(path).running else f"train it further: trnn train --resume {name}"
+        raise CheckpointError(f"{name} has no checkpoint yet; {further}") from None
+
+
+def complete_run(incomplete: str) -> list[str]:
+    """For the shell: the runs in runs/ whose names begin so; where it is told of none it offers files."""
+    return sorted(
+        path.parent.name for path in RUNS.glob("*/config.toml") if path.parent.name.startswith(incomplete)
+    )
+
+
+Run = Annotated[
+    Path,
+    typer.Argument(
+        help=f"A run folder, the name of a run in {RUNS}/, or a checkpoint file.",
+        show_default=False,
+        autocompletion=complete_run,
+    ),
+]
+
+
+# --- trnn runs ----------------------------------------------------------------------------------------
 
 
 class _TableUnlessToldOtherwise(TyperGroup):
     """`trnn runs` and `trnn runs FOLDER` are `trnn runs list` and `trnn runs list FOLDER`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
+        completing = ctx.resilient_parsing and not args
+        if not completing and (not args or args[0] not in (*self.commands, *ctx.help_option_names)):
             args = ["list", *args]
         return super().parse_args(ctx, args)
 
 
 app = typer.Typer(
     cls=_TableUnlessToldOtherwise,
-    help="A table of the runs in a folder, or some of them compared. Try: trnn runs; trnn runs compare A B",
+    help="A table of the runs in a folder, the newest last, or some of them compared.",
+    epilog=EXAMPLES,
 )
 
 
-@app.command("list")
+@app.command("list", epilog="Try: trnn runs, or: trnn runs elsewhere --json")
 def list_runs(
     folder: Annotated[Path | None, typer.Argument(help="A folder of runs.", show_default=f"{RUNS}/")] = None,
     as_json: Json = False,
 ) -> None:
-    """A table of runs, the oldest first: what, how far, the best validation loss, when, how long."""
+    """A table of runs, the newest last: what, how far, the best validation loss, when, how long.
+
+    On a narrow terminal the columns go that say the least; --json has all.
+    """
     from tinygrad_rnn.training.history import runs_in
 
     from .layout import print_json, print_paragraph, print_table
@@ -59,29 +116,33 @@ def list_runs(
                 header,
                 [_row(run) for run in runs],
                 right="parameters steps nats bits trained".split(),
-                spare=["started", "corpus", "parameters", "bits"],
+                # What the names of runs tell, unless the user chose them, goes first.
+                spare="started corpus parameters bits model trained".split(),
             )
             for run in runs:
                 if run.problem is not None:
                     print_paragraph(run.problem)
 
 
-@app.command("compare")
+@app.command("compare", epilog="Try: trnn runs compare first second")
 def compare(
     runs: Annotated[
-        list[str], typer.Argument(help=f"Run folders, or names of runs in {RUNS}/.", metavar="RUN")
+        list[Path],
+        typer.Argument(
+            help=f"Run folders, or names of runs in {RUNS}/.", metavar="RUN", autocompletion=complete_run
+        ),
     ],
     as_json: Json = False,
 ) -> None:
-    """Settings that differ, best losses and validation curves side by side."""
+    """Settings (the main ones, and all that differ), best losses and validation curves side by side."""
     from tinygrad_rnn.errors import DataError, UsageError
     from tinygrad_rnn.training.history import read_run
 
     from .layout import print_json
 
     if len(runs) < 2:
-        raise UsageError("to compare takes two runs or more")
-    found = [read_run(Path(run) if Path(run).exists() else RUNS / run) for run in runs]
+        raise UsageError("compare takes two runs or more")
+    found = [read_run(find_run(run)) for run in runs]
     for run in found:
         if run.problem is not None:
             raise DataError(run.problem)
@@ -155,22 +216,14 @@ def _print_curves(letters: list[str], runs: list[RunSummary]) -> None:
 
     from .layout import GAP, padded, print_paragraph, print_table, sparkline, width
 
-    steps = sorted({evaluation.step for run in runs for evaluation in run.curve})
-    last, count = steps[-1], min(TABLE_STEPS, len(steps))
-    some = [steps[len(steps) * (i + 1) // count - 1] for i in range(count)]
-    losses = [losses_at(run.curve, some) for run in runs]
+    measured = [{evaluation.step: f"{evaluation.loss:.4f}" for evaluation in run.curve} for run in runs]
+    steps = sorted({step for losses in measured for step in _spread(list(losses), TABLE_STEPS)})
     header = ["step", *letters]
-    print_table(
-        header,
-        [
-            [_count(step), *("" if loss is None else f"{loss:.4f}" for loss in row)]
-            for step, *row in zip(some, *losses, strict=True)
-        ],
-        right=header,
-    )
+    rows = [[_count(step), *(losses.get(step, "") for losses in measured)] for step in steps]
+    print_table(header, rows, right=header)
     print()
 
-    margin = max(map(len, letters)) + GAP
+    margin, last = max(map(len, letters)) + GAP, steps[-1]
     room = max((width() or PIPED_WIDTH) - margin, 1)
     lowest = min(evaluation.loss for run in runs for evaluation in run.curve)
     # What lies before a tenth of the way would press the rest flat.
@@ -179,6 +232,12 @@ def _print_curves(letters: list[str], runs: list[RunSummary]) -> None:
         drawn = losses_at(run.curve, [round(last * (i + 1) / room) for i in range(room)])
         print(f"{padded(letter, margin)}{sparkline(drawn, lowest, highest)}".rstrip())
     print_paragraph(f"validation loss {lowest:.4f} to {highest:.4f} nats, step 1 to {last:,}")
+
+
+def _spread(steps: list[int], at_most: int) -> list[int]:
+    """So many of the steps, evenly, with the last one."""
+    count = min(at_most, len(steps))
+    return [steps[len(steps) * (i + 1) // count - 1] for i in range(count)]
 
 
 def _best(run: RunSummary) -> tuple[str, str]:

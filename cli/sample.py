@@ -11,15 +11,25 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
 import typer
 
-from .runs import RUNS
-from .terminal import one_line, printable, reader_may_leave
+from .given import read_given
+from .runs import RUNS, complete_run, find_checkpoint
+from .terminal import discard_output, one_line, printable, reader_may_leave
 
 if TYPE_CHECKING:
     import numpy as np
 
     from tinygrad_rnn.text import Corpus, Vocabulary
 
+EXAMPLES = """Try:
+
+trnn sample
+
+trnn sample runs/first --temperature 0.5 --prime "Once upon a time"
+
+trnn sample runs/first --prime @letter.txt --output more.txt"""
+
 TEXT, CHOICE, MODEL, OUTPUT = "The text", "The choice of each symbol", "The model", "The output"
+SHOWN_OF_PRIME = 200  # symbols, on a terminal
 SHOWN_STRETCHES, SHOWN_OF_STRETCH = 3, 60
 
 
@@ -36,14 +46,24 @@ def sample(
     context: typer.Context,
     run: Annotated[
         Path | None,
-        typer.Argument(help="A run folder or a checkpoint file.", show_default=f"the newest run in {RUNS}/"),
+        typer.Argument(
+            help=f"A run folder, the name of a run in {RUNS}/, or a checkpoint file.",
+            show_default=f"the newest run in {RUNS}/",
+            autocompletion=complete_run,
+        ),
     ] = None,
     length: Annotated[int, _option(TEXT, "Characters (or bytes) to write, at most.", min=1)] = 1000,
     num: Annotated[
         int, _option(TEXT, "Texts to write. Lines --- 2 ---, --- 3 --- and so on part them.", min=1)
     ] = 1,
     prime: Annotated[
-        str, _option(TEXT, "Text to continue; @file reads it from a file, @@ stands for an @.", False)
+        str,
+        _option(
+            TEXT,
+            "Text to continue; @file reads it from a file, @@ stands for an @. Of a long one "
+            "a terminal shows only the end; elsewhere all of it is written.",
+            False,
+        ),
     ] = "",
     unknown: Annotated[
         Literal["skip", "replace", "error"],
@@ -86,6 +106,8 @@ def sample(
     """
     from io import BytesIO
 
+    import numpy as np
+
     from tinygrad_rnn import models
     from tinygrad_rnn.atomic import write_atomically
     from tinygrad_rnn.errors import UsageError
@@ -101,12 +123,11 @@ def sample(
         if given:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise UsageError(f"--beam searches for one text and draws nothing; leave out {options}")
-    if output is not None and output.exists():
-        raise UsageError(f"{output} exists already; choose another --output")
-
-    path = models.find_checkpoint(run if run is not None else newest(RUNS), checkpoint.value)
+    if output is not None:
+        check_new(output)
+    path = find_checkpoint(run if run is not None else newest(RUNS), checkpoint.value)
     model, vocabulary, meta = models.load(path)
-    start = _prime(prime, vocabulary, unknown)
+    start = read_given(prime, "the prime", path, vocabulary, unknown)[1] if prime else np.zeros(0, int)
     first = start if len(start) else opening(vocabulary)
     ending, never = _until(until, vocabulary), vocabulary.unknown
     corpus = training_corpus(path) if novelty else None
@@ -122,7 +143,12 @@ def sample(
     with reader_may_leave():
         file = BytesIO()
         writer = _Writer(vocabulary, sys.stdout.buffer if output is None else file, terminal)
-        texts = _write(writer, start, steps, num)
+        try:
+            texts = _write(writer, start, steps, num)
+        except KeyboardInterrupt:
+            if terminal:
+                writer.end_text()  # what comes next begins a line
+            raise
         if output is not None:
             write_atomically(output, file.getvalue())
             if sys.stderr.isatty():
@@ -131,12 +157,22 @@ def sample(
             _print_novelty(texts, corpus)
 
 
+def check_new(output: Path) -> None:
+    """UsageError unless this names a new file in a folder that is there."""
+    from tinygrad_rnn.errors import UsageError
+
+    if output.exists():
+        raise UsageError(f"{output} exists already; choose another --output")
+    if not output.parent.is_dir():
+        raise UsageError(f"there is no folder {output.parent} for --output {output}")
+
+
 def _write(writer: _Writer, start: np.ndarray, steps: Iterable[np.ndarray], num: int) -> list[list[int]]:
     """Write the texts, each beginning with `start`; what the model added to it."""
     from tinygrad_rnn.text.sampling import ENDED
 
     texts: list[list[int]] = [[] for _ in range(num)]
-    writer.write(start)
+    writer.begin(start)
     for symbols in steps:  # the first text as it comes, the others when it is done
         for text, symbol in zip(texts, symbols.tolist(), strict=True):
             if symbol != ENDED:
@@ -146,7 +182,8 @@ def _write(writer: _Writer, start: np.ndarray, steps: Iterable[np.ndarray], num:
     writer.end_text()
     for number, text in enumerate(texts[1:], 2):
         writer.line(f"--- {number} ---")
-        writer.write([*start, *text])
+        writer.begin(start)
+        writer.write(text)
         writer.end_text()
     return texts
 
@@ -163,6 +200,13 @@ class _Writer:
         in_bytes = vocabulary.encoding == "bytes" and not terminal
         self._bytes = np.append(vocabulary.codes, 0xFF).astype(np.uint8) if in_bytes else None
         self._line_ended = True
+
+    def begin(self, prime: np.ndarray) -> None:
+        """Write what the text begins with: of a long prime a terminal gets the end."""
+        if self._terminal and len(prime) > SHOWN_OF_PRIME:
+            self._put(b"...")
+            prime = prime[-SHOWN_OF_PRIME:]
+        self.write(prime)
 
     def write(self, symbols: Sequence[int] | np.ndarray) -> None:
         if self._bytes is not None:
@@ -187,32 +231,14 @@ class _Writer:
 
     def _put(self, data: bytes) -> None:
         if data:
-            self._file.write(data)
-            self._file.flush()
+            try:
+                self._file.write(data)
+                self._file.flush()
+            except OSError as error:  # of standard output: any other file is in memory
+                discard_output()
+                error.filename = "standard output"
+                raise
             self._line_ended = data.endswith(b"\n")
-
-
-def _prime(given: str, vocabulary: Vocabulary, unknown: str) -> np.ndarray:
-    """The symbols to continue, out of the option's value."""
-    from tinygrad_rnn.errors import DataError
-    from tinygrad_rnn.text.vocabulary import decode_utf8
-
-    text: str | bytes = given.removeprefix("@") if given.startswith("@@") else given
-    if given.startswith("@") and not given.startswith("@@"):
-        path = Path(given[1:])
-        try:
-            text = path.read_bytes()
-            if vocabulary.encoding == "utf-8":
-                text = decode_utf8(text)
-        except OSError as error:
-            raise DataError(f"cannot read the prime {path}: {error.strerror or error}") from None
-        except DataError as error:
-            raise DataError(f"the prime {path} is {error}") from None
-    try:
-        return vocabulary.encode(text, unknown)
-    except DataError as error:
-        hint = "; --unknown skip or replace takes the prime without them" if unknown == "error" else ""
-        raise DataError(f"{error}{hint}") from None
 
 
 def _until(given: str | None, vocabulary: Vocabulary) -> np.ndarray | None:

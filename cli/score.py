@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, redirect_stdout
-from io import BytesIO
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .evaluate import Unknown, unit_of
+from .given import read_given
+from .runs import Run, find_checkpoint
 from .sample import Which
 from .terminal import reader_may_leave
 
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
     from tinygrad_rnn.text.scoring import Scored
     from tinygrad_rnn.training.evaluation import Tally
 
+EXAMPLES = """Try:
+
+trnn score runs/first "To be, or not to be"
+
+trnn score runs/first @letter.txt
+
+trnn score runs/first @letter.txt --json"""
+
 EXPECTED = 3  # likeliest symbols named in a place
 PLACES, APART = 5, 10  # the most surprising ones; symbols from one to the next
 CONTEXT = 24  # symbols shown before and after a place
@@ -33,7 +42,7 @@ LEVELS = ((2, 229), (4, 221), (6, 215), (8, 203), (10, 196))
 
 
 def score(
-    run: Annotated[Path, typer.Argument(help="A run folder or a checkpoint file.", show_default=False)],
+    run: Run,
     text: Annotated[
         str | None,
         typer.Argument(
@@ -57,16 +66,20 @@ def score(
     from rich.console import Console
 
     from tinygrad_rnn import models
-    from tinygrad_rnn.text.reading import EncodedText
+    from tinygrad_rnn.errors import DataError, UsageError
     from tinygrad_rnn.text.scoring import score
     from tinygrad_rnn.training.evaluation import one_thread
-    from tinygrad_rnn.training.origin import normal_form
 
-    path = models.find_checkpoint(run, checkpoint.value)
+    if text is None and sys.stdin is not None and sys.stdin.isatty():
+        raise UsageError("nothing to score; give a text, @file, or - to type one")
+    path = find_checkpoint(run, checkpoint.value)
     model, vocabulary, _ = models.load(path)
-    with ExitStack() as spools, reader_may_leave(), one_thread():
-        encoded = EncodedText(_sources(text, spools), vocabulary, normal_form(path), unknown)
-        symbols = _all(encoded)
+    encoded, symbols = read_given(
+        "@-" if text in (None, "-") else text, "the text", path, vocabulary, unknown
+    )
+    if len(symbols) < 2:
+        raise DataError(f"{encoded.text.shown} is too short: the first {unit_of(vocabulary)} is not counted")
+    with reader_may_leave(), one_thread():
         scored = score(model, [symbols], EXPECTED)
         console = Console(highlight=False)
         if as_json:
@@ -79,35 +92,6 @@ def score(
             sys.stdout.flush()
             with redirect_stdout(sys.stderr):
                 _print_summary(symbols, windows, encoded)
-
-
-def _sources(given: str | None, spools: ExitStack) -> list[Any]:
-    from tinygrad_rnn.errors import UsageError
-    from tinygrad_rnn.text.cache import user_folder
-    from tinygrad_rnn.text.sources import STDIN, Source, find_sources
-
-    if given is None:
-        if sys.stdin is not None and sys.stdin.isatty():
-            raise UsageError("nothing to score; give a text, @file, or - to type one")
-        given = STDIN
-    if given == STDIN or (given.startswith("@") and not given.startswith("@@")):
-        return find_sources([given.removeprefix("@")], spools, user_folder())
-    # An argument that is not UTF-8 holds its bytes as surrogates.
-    content = given.removeprefix("@").encode("utf-8", "surrogateescape")
-    return [Source("the text", BytesIO(content))]
-
-
-def _all(encoded: EncodedText) -> np.ndarray:
-    import numpy as np
-
-    from tinygrad_rnn.errors import DataError
-
-    symbols = np.concatenate([np.zeros(0, encoded.vocabulary.dtype), *encoded])
-    if len(symbols) < 2:
-        raise DataError(
-            f"{encoded.text.shown} is too short: the first {unit_of(encoded.vocabulary)} is not counted"
-        )
-    return symbols
 
 
 # --- the text -----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from tinygrad_rnn.models import CharLM, load, save
 from tinygrad_rnn.text.vocabulary import Vocabulary
 from trnn_cli import layout
 from trnn_cli.main import main
+from trnn_cli.runs import find_run
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +73,7 @@ def test_no_runs(trnn, folder):
 
 
 def test_a_damaged_run_spoils_no_table_but_a_comparison(trnn, two, folder):
-    (folder / "runs" / "b" / "history.jsonl").write_text("{}\n")
+    (folder / "runs" / "b" / "history.jsonl").write_text("{}\n{}\n")
     code, out, _ = trnn("runs")
     assert code == 0
     assert "damaged" in out and "line 1 of runs/b/history.jsonl" in out
@@ -86,9 +88,11 @@ def test_runs_compared(trnn, two):
     for line in [
         *(["A", "runs/a"], ["B", "runs/b"], ["kind", "lstm", "gru"], ["lr", "0.01", "0.5"]),
         *(["layers", "1", "1"], ["best", "nats", "1.5000", "1.2500"], ["at", "step", "30", "40"]),
-        *(["10", "3.0000"], ["20", "2.0000", "2.5000"], ["30", "1.5000", "2.5000"], ["40", "1.2500"]),
+        *(["10", "3.0000"], ["20", "2.0000", "2.5000"], ["30", "1.5000"], ["40", "1.2500"]),
     ]:
         assert line in shown
+    # Measured by one of the two alone: the other's cell is empty.
+    assert "\n  20  2.0000  2.5000\n  30  1.5000\n  40          1.2500\n" in out
     assert ["seed", "3", "3"] not in shown, "only the main settings are shown where they are equal"
     assert re.search(r"^A +█+▆", out, re.M) is None  # one scale for both: 3.0 is the highest
     assert re.search(r"^A +█+▄+▂$", out, re.M)
@@ -98,7 +102,15 @@ def test_runs_compared(trnn, two):
 def test_a_comparison_takes_two_runs(trnn, two):
     assert trnn("runs", "compare", "a")[0] == 2
     code, _, err = trnn("runs", "compare", "a", "nowhere")
-    assert code == 2 and "runs/nowhere holds no run" in err
+    assert code == 2 and "nowhere holds no run" in err
+
+
+def test_a_run_is_found_by_its_path_or_by_its_name_in_runs(two, folder):
+    for name in ("a", "runs/a", folder / "runs" / "a"):
+        assert find_run(Path(name)).samefile("runs/a")
+    write_run(folder / "a", [1.0])
+    assert find_run(Path("a")).samefile("a")
+    assert find_run(Path("nowhere")) == Path("nowhere")
 
 
 def test_a_run_without_validation_is_compared_too(trnn, two, folder):
@@ -120,7 +132,9 @@ def test_json_of_runs(trnn, two):
 
 
 @pytest.mark.parametrize("columns", [1, 20, 50, 80])
-@pytest.mark.parametrize("arguments", [["runs"], ["runs", "compare", "a", "b"], ["info", "m.safetensors"]])
+@pytest.mark.parametrize(
+    "arguments", [["runs"], ["runs", "compare", "a", "b"], ["info", "m.safetensors", "--all"]]
+)
 def test_no_line_is_wider_than_the_terminal(trnn, two, monkeypatch, columns, arguments):
     save("m.safetensors", CharLM(3, hidden_size=4), Vocabulary.of("abc"), {"note": "long " * 100})
     monkeypatch.setattr(layout, "width", lambda: columns)
@@ -147,7 +161,7 @@ def test_what_a_checkpoint_holds(trnn, folder):
         "\x1b[31m": "\x1b]0;title\x07",
     }
     save("m.safetensors", model, Vocabulary.of("a\n\x1b "), meta)
-    code, out, err = trnn("info", "m.safetensors")
+    code, out, err = trnn("info", "m.safetensors", "--all")
     assert (code, err) == (0, "")
     assert "\x1b" not in out and "\x07" not in out
     shown = words(out)

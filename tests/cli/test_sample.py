@@ -98,8 +98,8 @@ def test_a_prime_from_a_file(sample, folder):
     (folder / "prime.txt").write_text(prime)
     options = ["--length", 5, "--seed", 1]
     assert sample("run", "--prime", "@prime.txt", *options) == sample("run", "--prime", prime, *options)
-    (folder / "latin.txt").write_bytes(b"caf\xe9")
-    fails(sample("run", "--prime", "@missing.txt"), 3, "missing.txt", "No such file")
+    (folder / "latin.txt").write_bytes(b"cat\xe9")
+    fails(sample("run", "--prime", "@missing.txt"), 3, "no file 'missing.txt'")
     fails(sample("run", "--prime", "@latin.txt"), 3, "latin.txt is not UTF-8", "offset 3")
     fails(sample("run", "--prime", "@@home"), 3, "lacks: '@'")
     assert sample("run", "--prime", "@@home", "--unknown", "skip", *options)[1].startswith(b"home")
@@ -129,6 +129,8 @@ def test_bytes_leave_as_they_are(sample, folder):
 
 
 def test_a_file_to_write_to(sample, folder):
+    fails(sample("run", "--output", "nowhere/run.txt"), 2, "there is no folder nowhere")
+    (folder / "new").mkdir()
     for run in ("run", "bytes"):
         options = [run, "--num", 2, "--length", 30, "--seed", 1]
         assert sample(*options, "--output", f"new/{run}.txt") == (0, b"", "")

@@ -111,8 +111,22 @@ def test_a_bad_byte_is_found_wherever_the_text_is_cut(good, bad, more, block, cu
     byte, offset = data[whole.value.start], whole.value.start - starts[part]
     assert str(raised.value) == (
         f"part {part} is not UTF-8: byte 0x{byte:02x} at offset {offset:,} ({whole.value.reason}); "
-        "use --encoding bytes to read it byte by byte"
+        "if it is Latin-1, convert it: iconv -f latin1 -t utf-8 FILE > NEW_FILE; "
+        "or read it byte by byte: --encoding bytes"
     )
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_mark_tells_utf16(encoding):
+    marked, unmarked = ("\ufeffGrüße".encode(encoding), "Grüße".encode(encoding))
+    for before, data, hint in [
+        (b"", marked, "if it is UTF-16, convert it: iconv -f utf-16 -t utf-8 "),
+        (b"text", marked, "UTF-16"),
+        (b"", unmarked, "Latin-1"),
+        (b"", b"text" + marked, "Latin-1"),
+    ]:
+        with pytest.raises(DataError, match=hint):
+            list(Text(as_sources(before + data, [len(before)]), "utf-8", None).pieces())
 
 
 def test_a_bad_byte_far_into_a_file(tmp_path):

@@ -6,12 +6,14 @@ import math
 from collections import Counter
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_rnn.errors import DataError
 from tinygrad_rnn.text import statistics
+from tinygrad_rnn.text.sources import Source
 from tinygrad_rnn.text.statistics import measure
 
 texts = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("ab\n\r\ufeffé€😀"), min_size=1)
@@ -20,6 +22,10 @@ texts = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("ab\n
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "text.txt"
+
+
+def measured(*paths):
+    return measure([Source(str(path), path) for path in paths])
 
 
 def entropy(counts):
@@ -39,7 +45,7 @@ def chunk(request):
 def test_as_counted_by_hand(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "counted.txt"
     path.write_bytes(text.encode())
-    found = measure(path)
+    found = measured(path)
     symbols, pairs = Counter(text), Counter(pairwise(text))
     assert (found.encoding, found.not_utf8) == ("utf-8", None)
     assert (found.size, found.symbols) == (len(text.encode()), len(text))
@@ -64,7 +70,7 @@ def test_what_is_not_utf8_is_counted_in_bytes(tmp_path_factory, good, bad):
     path = tmp_path_factory.getbasetemp() / "bytes"
     data = good.encode() + bad
     path.write_bytes(data)
-    found = measure(path)
+    found = measured(path)
     assert found.encoding == "bytes"
     assert f"byte 0x{bad[0]:02x} at offset {len(good.encode()):,} (" in found.not_utf8
     assert found.symbols == found.size == len(data)
@@ -72,29 +78,45 @@ def test_what_is_not_utf8_is_counted_in_bytes(tmp_path_factory, good, bad):
     assert found.entropy == pytest.approx(entropy(Counter(data)), abs=1e-12)
 
 
+@given(parts=st.lists(st.binary(max_size=6) | st.text(max_size=6).map(str.encode), min_size=1, max_size=4))
+def test_several_files_count_as_if_joined(tmp_path_factory, parts):
+    folder = tmp_path_factory.mktemp("parts")
+    whole = folder / "whole"
+    whole.write_bytes(b"".join(parts) + b".")
+    paths = [folder / str(number) for number in range(len(parts) + 1)]
+    for path, part in zip(paths, [*parts, b"."], strict=True):
+        path.write_bytes(part)
+    joined, apart = vars(measured(whole)), vars(measured(*paths))
+    for name, value in joined.items():
+        if name == "not_utf8":
+            assert (value is None) == (apart[name] is None)
+        else:
+            assert np.array_equal(value, apart[name]) if name in ("codes", "counts") else value == apart[name]
+
+
 def test_one_symbol_has_no_surprise(path):
     path.write_text("aaaa")
-    assert (measure(path).entropy, measure(path).after_one) == (0.0, 0.0)
+    assert (measured(path).entropy, measured(path).after_one) == (0.0, 0.0)
 
 
 def test_too_many_different_pairs_are_left_uncounted(path, monkeypatch):
     path.write_text("abc" * 100)
     monkeypatch.setattr(statistics, "MAX_PAIRS", 3)
-    assert measure(path).after_one is not None
+    assert measured(path).after_one is not None
     monkeypatch.setattr(statistics, "MAX_PAIRS", 2)
-    assert measure(path).after_one is None
+    assert measured(path).after_one is None
 
 
 def test_the_compressors_get_only_the_beginning(path, monkeypatch):
     monkeypatch.setattr(statistics, "_CHUNK", 100)
     monkeypatch.setattr(statistics, "COMPRESSED", 200)
     path.write_text("a" * 200 + "bcdefghijk" * 1000)
-    assert measure(path).compressed["bzip2"] == 8 * len(bz2.compress(b"a" * 200)) / 200
+    assert measured(path).compressed["bzip2"] == 8 * len(bz2.compress(b"a" * 200)) / 200
 
 
 def test_what_cannot_be_measured(path, tmp_path):
     path.touch()
     with pytest.raises(DataError, match=r"text\.txt is empty"):
-        measure(path)
+        measured(path)
     with pytest.raises(DataError, match=r"cannot read .*nothing"):
-        measure(tmp_path / "nothing")
+        measured(tmp_path / "nothing")

@@ -58,14 +58,29 @@ def test_a_crash_in_the_last_line_loses_that_line_alone(history, records, data):
     whole = lines(records)
     cut = data.draw(st.integers(0, len(whole)))
     history.write_bytes(whole[:cut])
-    assert read_history(history) == records[: whole[:cut].count(b"\n")]
+    survived = records[: whole[:cut].count(b"\n")]
+    assert read_history(history) == survived
+    history.write_bytes(whole[:cut] + b"\n")  # as an editor leaves it, too
+    assert read_history(history) in (survived, records[: len(survived) + 1])
+
+
+@pytest.mark.parametrize(
+    "torn", [b'{"step": 3, "epo', b'{"step": 3, "epo\n', b"\n", b"\0" * 50 + b"\n", b"{}\n"]
+)
+def test_a_torn_last_line_is_no_damage(tmp_path, torn):
+    run = write_run(tmp_path / "run", [record(1, 2.0), record(2, 1.5)])
+    with open(run / "history.jsonl", "ab") as file:
+        file.write(torn)
+    found = read_run(run)
+    assert (found.state, found.steps, found.problem) == ("interrupted", 2, None)
 
 
 @given(st.binary())
 def test_any_bytes_are_records_or_a_data_error(history, data):
     history.write_bytes(data)
     try:
-        assert len(read_history(history)) == data.count(b"\n")
+        found, lines = len(read_history(history)), data.count(b"\n")
+        assert found in (lines, max(lines - 1, 0))
     except DataError as error:
         assert str(history) in str(error)
 
@@ -119,31 +134,56 @@ def test_a_run_is_finished_if_its_last_checkpoint_says_so(tmp_path, finished):
     run = write_run(tmp_path / "run")
     assert read_run(run).state == "not begun"
     (run / "history.jsonl").write_bytes(lines([record(10, 2.0)]))
-    assert read_run(run).state == "stopped"
+    assert read_run(run).state == "interrupted"
     model = CharLM(3, hidden_size=4)
     for step, meta in [(10, {"finished": finished}), (9, {"finished": True})]:
         save(run / f"checkpoints/step-{step:08d}.safetensors", model, Vocabulary.of("abc"), meta)
     save(run / "best.safetensors", model, Vocabulary.of("abc"), {"finished": True})
-    assert read_run(run).state == ("finished" if finished is True else "stopped")
+    assert read_run(run).state == ("finished" if finished is True else "interrupted")
     (run / "checkpoints/step-00000010.safetensors").write_bytes(b"damaged")
-    assert read_run(run).state == "stopped"
+    assert read_run(run).state == "interrupted"
+
+
+@given(recorded=st.integers(0, 99), saved=st.integers(0, 99))
+def test_a_run_has_come_as_far_as_its_history_or_its_last_checkpoint(tmp_path_factory, recorded, saved):
+    run = write_run(tmp_path_factory.mktemp("runs") / "run", [record(recorded, seconds=recorded / 2)])
+    training = {"time": {"elapsed": saved / 2}}
+    save(run / "best.safetensors", CharLM(3, hidden_size=4), Vocabulary.of("abc"), {"step": saved}, training)
+    assert (read_run(run).steps, read_run(run).seconds) == (max(recorded, saved), max(recorded, saved) / 2)
+
+
+@pytest.mark.parametrize("nonsense", [None, "7", -1, 2**70, 1.5, True, [], float("nan"), float("inf")])
+def test_a_checkpoint_that_tells_nonsense_tells_nothing(tmp_path, nonsense):
+    run = write_run(tmp_path / "run", [record(10)])
+    model, vocabulary = CharLM(3, hidden_size=4), Vocabulary.of("abc")
+    for time in (None, [nonsense], {"elapsed": [nonsense]}):
+        training = {"time": time}
+        save(run / "best.safetensors", model, vocabulary, {"step": nonsense}, training)
+        assert (read_run(run).steps, read_run(run).seconds) == (10, 1.0)
+
+
+def test_a_run_stopped_before_its_first_record_has_begun(tmp_path):
+    run = write_run(tmp_path / "run")
+    model, meta = CharLM(3, hidden_size=4), {"step": 3, "finished": False}
+    save(run / "checkpoints/step-00000003.safetensors", model, Vocabulary.of("abc"), meta)
+    assert (read_run(run).state, read_run(run).steps) == ("interrupted", 3)
 
 
 def test_a_run_is_running_while_its_lock_is_held(tmp_path):
     fcntl = pytest.importorskip("fcntl")
     run = write_run(tmp_path / "run", [record(10, 1.0)])
     with open(run / "run.lock", "a") as lock:
-        assert read_run(run).state == "stopped"
+        assert read_run(run).state == "interrupted"
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert read_run(run).state == "running"
-    assert read_run(run).state == "stopped"
+    assert read_run(run).state == "interrupted"
 
 
 def test_runs_are_listed_by_age_and_damaged_ones_are_named(tmp_path):
     for name, time in [("b", 10), ("a", 30), ("c", 20)]:
         os.utime(write_run(tmp_path / name) / "config.toml", (time, time))
     write_run(tmp_path / "1970-01-01_000001", settings="broken")
-    (tmp_path / "c" / "history.jsonl").write_text("{}\n")
+    (tmp_path / "c" / "history.jsonl").write_text("{}\n{}\n")
     (tmp_path / "no run").mkdir()
     (tmp_path / "file").touch()
     runs = runs_in(tmp_path)

@@ -64,7 +64,8 @@ def fetch(name: str) -> Path:
         try:
             pooch.HTTPDownloader(timeout=TIMEOUT, chunk_size=1 << 16)(address, file, None)
         except OSError as error:
-            raise FetchError(f"cannot fetch {name}: {_why(error, entry, Path(file))}") from None
+            why = _why(error, entry, Path(file))
+            raise FetchError(f"cannot fetch {name}: {why}; by hand: save {address} as {path}") from None
         if (seen := _sha256(Path(file))) != entry.sha256:
             raise DataError(
                 f"what came from {address} is not {name} and was not kept: "

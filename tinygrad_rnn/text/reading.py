@@ -36,7 +36,7 @@ class Text:
         encoding: str,
         normalize: str | None,
         block: int = BLOCK,
-        advice: str = "use --encoding bytes to read it byte by byte",
+        advice: str = "or read it byte by byte: --encoding bytes",
     ) -> None:
         self.sources, self.encoding, self.normalize = sources, encoding, normalize
         self._block, self._advice = block, advice
@@ -87,26 +87,50 @@ class Text:
             raise DataError(f"{self.shown} changed while being read; try again when nothing writes to it")
 
     def _decoded(self, blocks: Iterator[tuple[Source, bytes]]) -> Iterator[str]:
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        begun: list[tuple[Source, int]] = []  # each source so far, and where in the whole text it begins
-        read = 0
+        decoder = Decoder()
+        try:
+            for source, block in blocks:
+                yield decoder.decode(source, block)
+            yield decoder.end()
+        except NotUTF8Error as error:
+            raise DataError(f"{error}; {self._advice}") from None
 
-        def decoded(block: bytes, final: bool) -> str:
-            waiting = len(decoder.getstate()[0])  # bytes of a character that the block before began
-            try:
-                return decoder.decode(block, final)
-            except UnicodeDecodeError as error:
-                offset = read - waiting + error.start
-                source, start = begun[bisect_right(begun, offset, key=lambda pair: pair[1]) - 1]
-                problem = not_utf8(error, offset - start)
-            raise DataError(f"{source.shown} is {problem}; {self._advice}")
 
-        for source, block in blocks:
-            if not begun or begun[-1][0] is not source:
-                begun.append((source, read))
-            yield decoded(block, final=False)
-            read += len(block)
-        yield decoded(b"", final=True)
+class NotUTF8Error(DataError):
+    """A text that is not UTF-8."""
+
+
+class Decoder:
+    """UTF-8 to text, block after block of one source after the other, as if they were one file.
+
+    NotUTF8Error names the source of a bad byte and its place there.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._begun: list[tuple[Source, int]] = []  # each source so far, and where in the whole it begins
+        self._read = 0
+
+    def decode(self, source: Source, block: bytes) -> str:
+        """The characters that end in this block."""
+        if not self._begun or self._begun[-1][0] is not source:
+            self._begun.append((source, self._read))
+        text = self._decoded(block)
+        self._read += len(block)
+        return text
+
+    def end(self) -> str:
+        """Nothing, or NotUTF8Error if the last character is not whole."""
+        return self._decoded(b"", final=True)
+
+    def _decoded(self, block: bytes, final: bool = False) -> str:
+        waiting = len(self._decoder.getstate()[0])  # bytes of a character that the block before began
+        try:
+            return self._decoder.decode(block, final)
+        except UnicodeDecodeError as error:
+            offset = self._read - waiting + error.start
+            source, start = self._begun[bisect_right(self._begun, offset, key=lambda pair: pair[1]) - 1]
+            raise NotUTF8Error(f"{source.shown} is {not_utf8(error, offset - start)}") from None
 
 
 class EncodedText:
@@ -123,7 +147,7 @@ class EncodedText:
         normalize: str | None = None,
         unknown: str = "error",
     ) -> None:
-        advice = "it takes a model trained with --encoding bytes"
+        advice = "as it is, it takes a model trained with --encoding bytes"
         self.text = Text(sources, vocabulary.encoding, normalize, advice=advice)
         self.vocabulary, self.unknown = vocabulary, unknown
         self.lacking = 0  # characters skipped or replaced, the last time it was read

@@ -1,4 +1,4 @@
-"""What is in a text, before a model reads it: `measure`, in one pass over a file of any size.
+"""What is in a text, before a model reads it: `measure`, in one pass over a text of any size.
 
 The entropies are yardsticks for a model's loss. One that knows only how frequent each character is has the
 loss H(x_t); one that sees only the character before, at best H(x_t | x_t-1) (Shannon, 1951, "Prediction and
@@ -8,16 +8,17 @@ entropy of printed English"). One below what a compressor needs has learnt more 
 from __future__ import annotations
 
 import bz2
-import codecs
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from ..errors import DataError
-from .vocabulary import ENCODINGS
+from .reading import Decoder, NotUTF8Error
+from .sources import Source
+from .vocabulary import ENCODINGS, code_points
 
 _CHUNK = 1 << 21  # bytes read at a time
 COMPRESSED = 16 * _CHUNK  # bytes, from the beginning, that the compressors are given: they are slow
@@ -29,7 +30,7 @@ class Statistics:
     """A text in numbers. Entropies are in nats, and what is said of a symbol is meant of a character or byte.
 
     encoding       "utf-8"; "bytes" if the text is not UTF-8, and then a symbol is a byte
-    not_utf8       why it is not
+    not_utf8       which byte of it shows that, and what may help
     size, symbols  in bytes, in symbols
     lines          as a person counts them: the last one need not have an end
     codes, counts  the code points or byte values that occur, and how often; the commonest first
@@ -56,29 +57,20 @@ class Statistics:
         return int(self.counts[self.codes == ord(symbol)].sum())
 
 
-def measure(path: Path) -> Statistics:
-    """The statistics of the text in a file. A second pass is made only if it turns out not to be UTF-8.
+def measure(sources: Sequence[Source]) -> Statistics:
+    """The statistics of what the sources hold, one after the other as if they were one file.
 
-    Memory is bounded by the number of different pairs, not by the size of the file. DataError if the file
-    is empty or cannot be read.
+    A second pass is made only if it turns out not to be UTF-8. Memory is bounded by the number of different
+    pairs, not by the size of the text. DataError if it is empty or cannot be read.
     """
     try:
-        with open(path, "rb") as file:
-            try:
-                return _measure(file, None)
-            except UnicodeDecodeError as error:
-                start = file.tell() - len(error.object) + error.start
-                why = f"byte 0x{error.object[error.start]:02x} at offset {start:,} ({error.reason})"
-            file.seek(0)
-            return _measure(file, why)
-    except DataError as error:
-        raise DataError(f"{path} {error}") from None
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+        return _measure(sources, None)
+    except NotUTF8Error as error:
+        return _measure(sources, str(error))
 
 
-def _measure(file: BinaryIO, not_utf8: str | None) -> Statistics:
-    decoder = None if not_utf8 else codecs.getincrementaldecoder("utf-8")()
+def _measure(sources: Sequence[Source], not_utf8: str | None) -> Statistics:
+    decoder = None if not_utf8 else Decoder()
     counts = np.zeros(0, np.int64)
     pairs: _Pairs | None = _Pairs()
     compressors: dict[str, Any] = {"gzip": zlib.compressobj(wbits=31), "bzip2": bz2.BZ2Compressor()}
@@ -86,12 +78,12 @@ def _measure(file: BinaryIO, not_utf8: str | None) -> Statistics:
     size = symbols = symbols_compressed = 0
     last = np.zeros(0, np.uint32)
     marked = False
-    while chunk := file.read(_CHUNK):
+    for source, chunk in ((each, chunk) for each in sources for chunk in each.blocks(_CHUNK)):
         if size < COMPRESSED:
             for name, compressor in compressors.items():
                 written[name] += len(compressor.compress(chunk))
-        codes = _codes(chunk, decoder)
-        if size == 0:
+        codes = code_points(chunk if decoder is None else decoder.decode(source, chunk)).astype(np.uint32)
+        if symbols == 0:
             marked = decoder is not None and codes[:1].tolist() == [0xFEFF]
         size += len(chunk)
         symbols += len(codes)
@@ -105,9 +97,9 @@ def _measure(file: BinaryIO, not_utf8: str | None) -> Statistics:
             if len(pairs.keys) > MAX_PAIRS:
                 pairs = None
     if decoder is not None:
-        decoder.decode(b"", final=True)  # for its error, if the text ends in the middle of a character
+        decoder.end()  # for its error, if the text ends in the middle of a character
     if size == 0:
-        raise DataError("is empty")
+        raise DataError(f"{', '.join(source.shown for source in sources)} is empty")
 
     occurring = np.flatnonzero(counts)
     commonest = occurring[np.argsort(-counts[occurring], kind="stable")]
@@ -127,12 +119,6 @@ def _measure(file: BinaryIO, not_utf8: str | None) -> Statistics:
         compressed={name: 8 * length / symbols_compressed for name, length in written.items()},
         marked=marked,
     )
-
-
-def _codes(chunk: bytes, decoder: codecs.IncrementalDecoder | None) -> np.ndarray:
-    if decoder is None:
-        return np.frombuffer(chunk, np.uint8).astype(np.uint32)
-    return np.frombuffer(decoder.decode(chunk).encode("utf-32-le"), "<u4").astype(np.uint32)
 
 
 class _Pairs:

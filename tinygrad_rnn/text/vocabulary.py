@@ -197,9 +197,13 @@ def decode_utf8(data: bytes) -> str:
 
 
 def not_utf8(error: UnicodeDecodeError, offset: int) -> DataError:
-    """What to tell a reader whose text has the bad byte at `offset`."""
+    """What to tell a reader whose text has the bad byte at `offset`, and how it may become UTF-8."""
+    bad = error.object[error.start :]
+    marked = offset == 0 and bad[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    other, name = ("UTF-16", "utf-16") if marked else ("Latin-1", "latin1")
     return DataError(
-        f"not UTF-8: byte 0x{error.object[error.start]:02x} at offset {offset:,} ({error.reason})"
+        f"not UTF-8: byte 0x{bad[0]:02x} at offset {offset:,} ({error.reason}); "
+        f"if it is {other}, convert it: iconv -f {name} -t utf-8 FILE > NEW_FILE"
     )
 
 

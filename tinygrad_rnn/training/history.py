@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeGuard
 
 from ..errors import CheckpointError, DataError, UsageError
 from ..models import find_checkpoint
@@ -30,37 +30,52 @@ class Evaluation(NamedTuple):
     loss: float
 
 
+class Saved(NamedTuple):
+    """What the last checkpoint of a run says: the model's parameters, the step and the seconds of training
+    after which it was written, and whether that was the end of the training."""
+
+    parameters: int | None = None
+    step: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
     """A run as its folder tells it.
 
-    settings    config.toml; what is not set is not in it
-    records     history.jsonl
-    parameters  None without a checkpoint
-    started     local time
-    running     a trainer holds the folder
-    finished    the last checkpoint was the end of the training
-    problem     why settings or records could not be read
+    settings  config.toml; what is not set is not in it
+    records   history.jsonl
+    saved     the last checkpoint; None without one
+    started   local time
+    running   a trainer holds the folder
+    problem   why settings or records could not be read
     """
 
     path: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
     records: list[dict[str, Any]] = field(default_factory=list)
-    parameters: int | None = None
+    saved: Saved | None = None
     started: datetime
     running: bool = False
-    finished: bool = False
     problem: str | None = None
 
     @property
     def steps(self) -> int:
-        """The last step in the history."""
-        return self.records[-1]["step"] if self.records else 0
+        """The last step that the history or a checkpoint knows of: neither is written at every step."""
+        recorded = self.records[-1]["step"] if self.records else 0
+        return max(recorded, self.saved.step if self.saved else 0)
 
     @property
     def seconds(self) -> float:
-        """How long it trained, to its last record."""
-        return self.records[-1].get("seconds") or 0.0 if self.records else 0.0
+        """How long it trained, to its last record or checkpoint."""
+        recorded = self.records[-1].get("seconds") or 0.0 if self.records else 0.0
+        return max(recorded, self.saved.seconds if self.saved else 0.0)
+
+    @property
+    def parameters(self) -> int | None:
+        """Of the model; None where no checkpoint tells."""
+        return self.saved.parameters if self.saved else None
 
     @property
     def curve(self) -> list[Evaluation]:
@@ -92,14 +107,14 @@ class RunSummary:
 
     @property
     def state(self) -> str:
-        """ "damaged", "running", "not begun", "finished", or "stopped" before its end."""
+        """ "damaged", "running", "not begun", "finished", or "interrupted" before its end."""
         if self.problem is not None:
             return "damaged"
         if self.running:
             return "running"
-        if not self.records:
-            return "not begun"
-        return "finished" if self.finished else "stopped"
+        if self.saved and self.saved.finished:
+            return "finished"
+        return "interrupted" if self.records or self.saved else "not begun"
 
     def as_json(self) -> dict[str, Any]:
         """For machines; losses in nats and bits a symbol. Settings are as TOML gives them."""
@@ -153,10 +168,9 @@ def read_run(path: Path) -> RunSummary:
         path=path,
         settings=settings,
         records=records,
-        parameters=_parameters(path),
+        saved=_last_saved(path),
         started=_started(path),
         running=_is_locked(path / "run.lock"),
-        finished=_is_finished(path),
         problem=problem,
     )
 
@@ -164,8 +178,9 @@ def read_run(path: Path) -> RunSummary:
 def read_history(path: Path) -> list[dict[str, Any]]:
     """The records of a history.jsonl, oldest first; none if there is no file.
 
-    A last line without its end, which a crash leaves behind, is left out. DataError names any other line that
-    is not a record: an object with an integral step and epoch and, where they are given, finite measures.
+    A last line that is no record or lacks its end, as a crash leaves one behind, is left out. DataError names
+    any other line that is not a record: an object with an integral step and epoch and, where they are given,
+    finite measures.
     """
     try:
         *lines, unfinished = path.read_bytes().split(b"\n")
@@ -173,8 +188,14 @@ def read_history(path: Path) -> list[dict[str, Any]]:
         return []
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None
-    del unfinished  # empty in a history that is whole
-    return [_record(line, f"line {number} of {path}") for number, line in enumerate(lines, 1)]
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(_record(line, f"line {number} of {path}"))
+        except DataError:
+            if unfinished or number < len(lines):
+                raise
+    return records
 
 
 def _record(line: bytes, where: str) -> dict[str, Any]:
@@ -188,14 +209,21 @@ def _record(line: bytes, where: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         refuse("not an object")
     for name in _COUNTS:
-        if type(record.get(name)) is not int or not 0 <= record[name] < 2**63:
+        if not _is_count(record.get(name)):
             refuse(f"{name} is not a count")
     for name in _MEASURES:
-        value = record.get(name)
-        # Compared, not converted: an integer may be too large for a float.
-        if value is not None and (type(value) not in (int, float) or not -1e300 < value < 1e300):
+        if record.get(name) is not None and not _is_measure(record[name]):
             refuse(f"{name} is not a finite number")
     return record
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_measure(value: Any) -> TypeGuard[float]:
+    # Compared, not converted: an integer may be too large for a float.
+    return type(value) in (int, float) and -1e300 < value < 1e300
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
@@ -216,28 +244,30 @@ def _is_run(path: Path) -> bool:
         return False
 
 
-def _parameters(run: Path) -> int | None:
-    """Counted from the header of a checkpoint; its numbers are not read."""
+def _last_saved(run: Path) -> Saved | None:
+    """Out of the header of the last checkpoint; its numbers are not read. Of a damaged one nothing."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(find_checkpoint(run), framework="numpy") as file:
-            # The optimiser's arrays, which a checkpoint holds too, have names with a "/".
-            names = [name for name in file.keys() if "/" not in name]  # noqa: SIM118
-            return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
-    except (CheckpointError, SafetensorError, OSError, ValueError):
+        file = find_checkpoint(run, "last")
+    except CheckpointError:
         return None
-
-
-def _is_finished(run: Path) -> bool:
-    """As its last checkpoint says."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(find_checkpoint(run, "last"), framework="numpy") as file:
-            return json.loads(file.metadata()[KEY])["meta"]["finished"] is True
-    except (CheckpointError, SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
+        with safe_open(file, framework="numpy") as opened:
+            # What belongs to the training, such as the optimiser's arrays, has names with a "/".
+            names = [name for name in opened.keys() if "/" not in name]  # noqa: SIM118
+            parameters = sum(math.prod(opened.get_slice(name).get_shape()) for name in names)
+            header = json.loads(opened.metadata()[KEY])
+        step, finished = (header["meta"].get(name) for name in ("step", "finished"))
+        seconds = ((header.get("training") or {}).get("time") or {}).get("elapsed")
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return Saved()
+    return Saved(
+        parameters=parameters,
+        step=step if _is_count(step) else 0,
+        seconds=seconds if _is_measure(seconds) else 0.0,
+        finished=finished is True,
+    )
 
 
 def _started(run: Path) -> datetime:
