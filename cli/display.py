@@ -1,32 +1,43 @@
 """How a training looks: a live line at the foot of the terminal, and above it a line an epoch.
 
-Epochs and samples go to standard output. The live line goes to standard error, and only to a terminal;
-elsewhere a plain line comes there now and then. JsonLines is the same for machines. Neither ever fails: a
-training outlives the terminal that it was started from.
+Epochs and samples go to standard output. The live line needs a terminal for both outputs: were one of them
+piped (`trnn train ... | tee log`), whoever is at the other end would write over it. Without it a plain line
+comes on standard error now and then. JsonLines is the same for machines. Neither ever fails: a training
+outlives the terminal that it was started from.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import re
+import sys
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from textwrap import indent
-from typing import Any
+from typing import IO, Any, TextIO, cast
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from tinygrad_rnn.text.sources import STDIN, text_files
 from tinygrad_rnn.training import TrainConfig, events
 from tinygrad_rnn.training.events import bits
 
-from .terminal import clock, discard_output, printable
+from .layout import width
+from .terminal import Unfailing, clock, counted, printable
 
-PLAIN_EVERY = 30.0  # seconds between two progress lines where there is no terminal
+FIRST_PLAIN, PLAIN_EVERY = (
+    10.0,
+    60.0,
+)  # seconds to the first progress line without a live one, and between two
+INDENT = 4  # columns before a sample
+SPARE = 4  # columns at the end of the live line, so that the terminal's ^C does not begin another
 SMOOTHING = 0.05  # weight of the newest step in the loss and the speed of the live line
 
 
@@ -35,16 +46,21 @@ class Display:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.progress_console = Console(stderr=True, highlight=False)
-        self.console: Console = _Console(highlight=False, soft_wrap=True)
-        self.has_live_line = self.progress_console.is_terminal and not self.progress_console.is_dumb_terminal
-        if self.has_live_line and self.console.is_terminal:
-            self.console = self.progress_console  # one screen: lines go above the live one
+        self.progress_console = Console(file=_unfailing(sys.stderr), highlight=False)
+        terminals = sys.stdout.isatty() and sys.stderr.isatty()
+        self.has_live_line = terminals and not self.progress_console.is_dumb_terminal
+        # One screen: lines go above the live one.
+        self.console = (
+            self.progress_console
+            if self.has_live_line
+            else Console(file=_unfailing(sys.stdout), highlight=False)
+        )
         self._unit = config.units
         self._loss = self._symbols_per_second = 0.0
         self._last: events.Stepped | None = None
+        self._validated: float | None = None  # how much, while a validation runs
         self._steps = 0
-        self._next_plain = PLAIN_EVERY
+        self._next_plain: float | None = None
         self._epochs = ""
 
     def live(self) -> AbstractContextManager[Any]:
@@ -61,23 +77,20 @@ class Display:
         )
 
     def __call__(self, event: events.Event) -> None:
-        try:
-            self._show(event)
-        except OSError:  # the terminal is gone
-            self.console.quiet = self.progress_console.quiet = True
-            discard_output()
-
-    def _show(self, event: events.Event) -> None:
         match event:
             case events.Started():
                 self._started(event)
             case events.Resumed():
                 how = f"inexact ({'; '.join(event.reasons)})" if event.reasons else "exact"
-                self._print(f"resume: {how}, after step {event.step:,}")
+                self.say(f"resume: {how}, after step {event.step:,}")
+                if event.length_changed:
+                    self.say(event.length_changed)
             case events.Stepped():
                 self._stepped(event)
+            case events.Evaluating():
+                self._validated = event.done if event.done < 1 else None
             case events.Rewound():
-                self._print(f"{event.reason} at step {event.at}; back to step {event.to}, lr {event.lr:.3g}")
+                self.say(f"{event.reason} at step {event.at}; back to step {event.to}, lr {event.lr:.3g}")
             case events.Evaluated():
                 self._evaluated(event)
             case events.Sampled():
@@ -89,12 +102,12 @@ class Display:
         if event.plan.steps is not None:
             self._epochs = f"/{-(-event.plan.steps // event.plan.steps_per_epoch)}"
         for line in describe(self.config, event):
-            self._print(line)
-        self._print(f"run: {event.run}")
+            self.say(line)
+        self.say(f"run: {event.run}")
 
     def _stepped(self, event: events.Stepped) -> None:
         if event.skipped is not None:
-            self._print(f"{event.skipped} at step {event.step}; the step is skipped")
+            self.say(f"{event.skipped} at step {event.step}; the step is skipped")
             return
         speed = event.symbols / event.duration if event.duration > 0 else 0.0
         self._steps += 1
@@ -102,6 +115,8 @@ class Display:
         self._loss += weight * (event.loss - self._loss)
         self._symbols_per_second += weight * (speed - self._symbols_per_second)
         self._last = event
+        if self._next_plain is None:
+            self._next_plain = event.elapsed - event.duration + FIRST_PLAIN
         if not self.has_live_line and event.elapsed >= self._next_plain:
             self._next_plain = event.elapsed + PLAIN_EVERY
             parts = [f"step {event.step}", *self._parts(event)]
@@ -116,32 +131,38 @@ class Display:
             line.append(f" = {bits(event.val_loss):.3f} bits/{self._unit}")
             if event.best:
                 line.append("  best", "green")
-        self._print(line)
+        self.say(line)
 
     def _sampled(self, event: events.Sampled) -> None:
+        self.say(Text(f"--- step {event.step}, epoch {event.epoch} ---", "dim"))
         text = printable(event.text).strip("\n")
-        if self.console.is_terminal:  # indented also where the terminal is too narrow for a line
-            self.console.print(Padding(Text(text, style="dim"), (0, 0, 0, 4), expand=False))
-        else:
-            self._print(indent(text, "    "))
+        lines = Text(text, "dim").split("\n", allow_blank=True)
+        if (columns := width()) is not None:  # cut here, so that all of it is indented
+            lines = Text(text, "dim").wrap(self.console, max(columns - INDENT, 1))
+        for line in lines:
+            self.console.print(Text(" " * INDENT) + line, soft_wrap=True)
 
     def _finished(self, event: events.Finished) -> None:
         if event.reason == "interrupted":
-            self._print(f"interrupted at step {event.step}; saved {event.checkpoint}")
-            self._print(f"to go on: trnn train --resume {event.run}")
+            self.say(f"interrupted at step {event.step}; saved {event.checkpoint}")
+            self.say(f"to go on: trnn train --resume {event.run}")
             return
         why = ": no better validation for a while" if event.reason == "patience" else ""
-        line = f"done{why}: {event.step:,} steps in {clock(event.elapsed)}"
+        line = f"done{why}: {counted(event.step, 'step')} in {clock(event.elapsed)}"
         if event.val_loss is not None:
             line += (
                 f"; best validation loss {event.val_loss:.4f} nats = {bits(event.val_loss):.3f} "
                 f"bits/{self._unit} at step {event.val_step:,}"
             )
-        self._print(line)
+        self.say(line)
 
-    def _print(self, line: str | Text) -> None:
-        # Not cut into lines here: a path must stay in one piece for whoever copies it.
-        self.console.print(Text(printable(line)) if isinstance(line, str) else line, soft_wrap=True)
+    def say(self, line: str | Text) -> None:
+        """Print a line; on a terminal it is cut between words and nowhere else, so that whoever copies a path
+        gets all of it."""
+        text = Text(printable(line)) if isinstance(line, str) else line
+        columns = width()
+        for part in [text] if columns is None else _between_words(text, columns):
+            self.console.print(part, soft_wrap=True)
 
     def _parts(self, event: events.Stepped) -> list[str]:
         left = event.elapsed * (1 - event.progress) / max(event.progress, 1e-9)
@@ -154,22 +175,25 @@ class Display:
         ]
 
     def _live_line(self) -> RenderableType:
-        if self._last is None:
+        last, validated = self._last, self._validated
+        if last is None:
             return Group()
-        parts = self._parts(self._last)
-        width = self.progress_console.width - 1
-        for dropped in (0, 2, 1, 1):  # on a narrow terminal epoch, speed, bits and time go, in that order
-            if sum(map(len, parts)) + 2 * (len(parts) - 1) <= width:
-                break
-            del parts[dropped]
-        text = "  ".join(parts)
-        room = width - len(text) - 2
+        room = self.progress_console.width - SPARE
+        if validated is not None:
+            text = f"validating {100 * validated:.0f} %"
+        else:
+            parts = self._parts(last)
+            for dropped in (0, 2, 1, 1):  # on a narrow terminal epoch, speed, bits and time go, in that order
+                if sum(map(len, parts)) + 2 * (len(parts) - 1) <= room:
+                    break
+                del parts[dropped]
+            text = "  ".join(parts)
+        room -= len(text) + 2
         if room < 10:
             return Text(text, no_wrap=True, overflow="crop")
         line = Table.grid(padding=(0, 2, 0, 0))
         line.add_row(
-            ProgressBar(total=1.0, completed=self._last.progress, width=min(room, 40)),
-            Text(text, no_wrap=True),
+            ProgressBar(total=1.0, completed=last.progress, width=min(room, 40)), Text(text, no_wrap=True)
         )
         return line
 
@@ -177,19 +201,23 @@ class Display:
 class JsonLines:
     """Prints each event but the single steps as an object on a line of its own: {"event": "saved", ...}."""
 
+    def __init__(self) -> None:
+        self._out = _unfailing(sys.stdout)
+
     def live(self) -> AbstractContextManager[Any]:
         """Nothing is alive here."""
         return nullcontext()
 
     def __call__(self, event: events.Event) -> None:
-        if isinstance(event, events.Stepped) and event.skipped is None:
+        if isinstance(event, events.Evaluating) or (
+            isinstance(event, events.Stepped) and event.skipped is None
+        ):
             return
         record = event.record if isinstance(event, events.Recorded) else asdict(event)
+        # The loss of a skipped step is no number, and JSON has no other word for that.
+        record = {name: None if _is_no_number(value) else value for name, value in record.items()}
         record = {"event": type(event).__name__.lower(), **record}
-        try:
-            print(json.dumps(record, default=str), flush=True)
-        except OSError:  # nobody listens any more
-            discard_output()
+        print(json.dumps(record, default=str, allow_nan=False), file=self._out, flush=True)
 
 
 class Silence:
@@ -208,10 +236,10 @@ def describe(config: TrainConfig, started: events.Started) -> list[str]:
     plan, limits = started.plan, []
     if plan.steps is not None:
         epochs = plan.steps / plan.steps_per_epoch
-        limits.append(f"{plan.steps:,} steps ({epochs:,.{0 if epochs >= 10 else 1}f} epochs)")
+        limits.append(f"{counted(plan.steps, 'step')} ({epochs:,.{0 if epochs >= 10 else 1}f} epochs)")
     if plan.seconds is not None:
         limits.append(clock(plan.seconds))
-    sources = ", ".join(shortened(source) for source in config.corpus)
+    sources = ", ".join(map(_shown, config.corpus))
     symbols = "bytes" if config.encoding == "bytes" else "characters"
     held_out = f"{started.val_symbols:,} held out" if started.val_symbols else "nothing held out"
     lines = [
@@ -219,7 +247,8 @@ def describe(config: TrainConfig, started: events.Started) -> list[str]:
         f"{started.vocabulary} different"
     ]
     if started.streams < config.batch_size:
-        lines.append(f"the text is short: {started.streams} streams instead of {config.batch_size}")
+        streams = counted(started.streams, "stream")
+        lines.append(f"the text is short: {streams} instead of {config.batch_size}")
     lines.append(
         f"{config.kind} {config.layers}x{config.hidden_size}: {started.parameters:,} parameters, "
         f"for {' or '.join(limits)}"
@@ -235,8 +264,32 @@ def shortened(source: str) -> str:
         return source
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Nobody listens any more: be quiet, and let the training go on."""
-        self.quiet = True
-        discard_output()
+def _is_no_number(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _unfailing(stream: TextIO) -> IO[str]:
+    return cast(IO[str], Unfailing(stream))
+
+
+def _shown(source: str) -> str:
+    """What a source is called, and of a folder how many files of it are taken."""
+    if source == STDIN:
+        return "standard input"
+    if Path(source).is_dir():
+        return f"{shortened(source)}/ ({counted(len(text_files(Path(source))), 'file')})"
+    return shortened(source)
+
+
+def _between_words(text: Text, columns: int) -> Iterable[Text]:
+    """`text` cut where it would be wider; a word that is wider by itself stays whole."""
+    cuts, used = [], 0
+    for word in re.finditer(r"\S+\s*", text.plain):
+        if used and used + cell_len(word[0].rstrip()) > columns:
+            cuts.append(word.start())
+            used = 0
+        used += cell_len(word[0])
+    parts = text.divide(cuts)
+    for part in parts:
+        part.rstrip()
+    return parts

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from contextlib import suppress
+from difflib import get_close_matches
+from shutil import get_terminal_size
+from typing import Annotated, Any
 
 import typer
 
@@ -15,7 +18,18 @@ EXIT_CODES = (
     "Exit codes: 0 done, 1 failure, 2 usage, 3 bad input data, 4 bad checkpoint, 5 folder in use, "
     "6 diverged, 129 hung up, 130 interrupted, 143 terminated."
 )
+ROOM_FOR_PANELS = 60  # columns that help needs to look well
 EXAMPLES = "Try: trnn train harbour, then: trnn sample"
+
+# What other tools call it, and what it is called here; a beginning or a slip of a name is seen without this.
+ELSEWHERE = {
+    "model": "kind",
+    "rnn-size": "hidden-size",
+    "learning-rate": "lr",
+    "steps": "max-steps",
+    "gpu": "backend cupy",
+    "device": "backend",
+}
 
 app = typer.Typer(
     help="Train character models on a text, and let them write.",
@@ -24,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-app.command("train", epilog=EXIT_CODES)(train.train)
+app.command("train", epilog=f"{train.EXAMPLES}\n\n{EXIT_CODES}")(train.train)
 app.command("sample", epilog=EXIT_CODES)(sample.sample)
 app.command("eval", epilog=EXIT_CODES)(evaluate.evaluate)
 app.command("score", epilog=EXIT_CODES)(score.score)
@@ -53,11 +67,6 @@ def _root(
         typer.echo(context.get_help())
 
 
-def run() -> None:
-    """The entry point of the installed command."""
-    sys.exit(main(sys.argv[1:]))
-
-
 def main(arguments: list[str]) -> int:
     """Run `trnn` with these arguments; the exit code."""
     for name in ("stdout", "stderr"):
@@ -66,6 +75,8 @@ def main(arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a character that the terminal cannot show is no reason to die
             stream.reconfigure(errors="replace")
+    # In panels of a narrow terminal every word is cut short.
+    app.rich_markup_mode = "rich" if get_terminal_size().columns >= ROOM_FOR_PANELS else None
     try:
         code = 0
         with reader_may_leave():
@@ -74,20 +85,50 @@ def main(arguments: list[str]) -> int:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         see = f" (see {context.command_path} --help)" if context is not None else ""
-        return _fail(f"{error.format_message()}{see}", error.exit_code)
+        return _fail(f"{_wrong_option(error) or _wrong_value(error)}{see}", error.exit_code)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 1)
     except MemoryError as error:
         return _fail(f"not enough memory: {error}", 1)
     except Exception as error:
-        from tinygrad_rnn.errors import TinygradError
+        from tinygrad_rnn.errors import SettingError, TinygradError
 
+        if isinstance(error, SettingError):
+            return _fail(f"--{error.name.replace('_', '-')} {error.problem}", error.exit_code)
         if not isinstance(error, TinygradError):
             raise  # a mistake in this program: show where
         return _fail(str(error), error.exit_code)
 
 
+def _wrong_option(error: Any) -> str | None:
+    """Of an option that does not exist, which one may have been meant; None of another error."""
+    if not hasattr(error, "possibilities"):
+        return None
+    given = error.option_name.lstrip("-").replace("_", "-")
+    parameters = error.ctx.command.params
+    known = [o[2:] for p in parameters for o in (*p.opts, *p.secondary_opts) if o.startswith("--")]
+    meant = ELSEWHERE.get(given, given)
+    if meant.split()[0] in known:
+        near = [meant]
+    else:
+        near = [name for name in known if name.startswith(given)] or get_close_matches(given, known, n=1)
+    question = f"; did you mean {' or '.join('--' + name for name in near)}?" if near else ""
+    return f"{error.message}{question}"
+
+
+def _wrong_value(error: typer.TyperException) -> str:
+    """What typer says of it, without the manner of speaking of pydantic, which it asks."""
+    message = error.format_message()
+    if error.__cause__ is None or not hasattr(error.__cause__, "errors"):
+        return message
+    [problem, *_] = error.__cause__.errors()
+    said = problem["msg"].removeprefix("Value error, ").split(", unable to")[0]
+    said = said.replace("Input should be", f"{problem['input']!r} is not").replace("a valid", "a")
+    return message.replace(problem["msg"], said.replace("a integer", "an integer").rstrip("."))
+
+
 def _fail(message: str, exit_code: int) -> int:
-    print(f"trnn: error: {one_line(message)}", file=sys.stderr)
+    with suppress(OSError):  # nobody may be there to read it
+        print(f"trnn: error: {one_line(message)}", file=sys.stderr)
     return exit_code

@@ -7,15 +7,20 @@ import sys
 import unicodedata
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TextIO
+
+JOINERS = "\u200c\u200d"  # format characters that spell words and join emoji, and move nothing
 
 
 def printable(text: str) -> str:
-    """`text` without control characters; line ends and tabs stay."""
-    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
+    """`text` without control and format characters: those that a terminal obeys, or that turn text around
+    or hide it. Line ends, tabs and joiners stay."""
+    kept = "\n\t" + JOINERS
+    return "".join(c for c in text if c in kept or unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
 
 
 def one_line(text: str) -> str:
-    """`text` on one line, without control characters."""
+    """`text` on one line, `printable`."""
     return printable(" ".join(text.split()))
 
 
@@ -28,6 +33,11 @@ def busy(doing: str) -> AbstractContextManager[object]:
     if not console.is_terminal or console.is_dumb_terminal:
         return nullcontext()
     return console.status(Text(one_line(doing)))
+
+
+def counted(number: int, singular: str) -> str:
+    """A number and what it is of: 1 file, 1,200 files."""
+    return f"{number:,} {singular}{'' if number == 1 else 's'}"
 
 
 def clock(seconds: float) -> str:
@@ -44,11 +54,40 @@ def reader_may_leave() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        discard_output()
+        _discard(sys.stdout)
 
 
-def discard_output() -> None:
-    """Send standard output nowhere, also what is still in its buffer when the interpreter ends."""
+class Unfailing:
+    """A stream that sends everything nowhere from the first write on that fails.
+
+    For a training, which outlives the reader of its output, its terminal, and the disk its output goes to.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._discarding():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._discarding():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextmanager
+    def _discarding(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            _discard(self._stream)
+
+
+def _discard(stream: TextIO) -> None:
+    """Send the stream nowhere, also what is still in its buffer when the interpreter ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

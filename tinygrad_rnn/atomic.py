@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+_TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """In this block an OSError names `path`: what write and flush raise knows only a number."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
 
 
 @contextmanager
@@ -25,7 +38,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
@@ -40,19 +53,21 @@ def write_atomically(path: Path, data: bytes | bytearray | memoryview) -> None:
         file.write(data)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Have the disk hold the names in `folder`: a rename changes the folder, not the file."""
     if os.name != "posix":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with naming(folder):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def sweep(folder: Path) -> None:
     """Remove what writers that died left in `folder`. Only for one who knows that none is at work there."""
     for litter in folder.glob(".*.tmp"):
-        with suppress(OSError):
-            litter.unlink()
+        if _TEMPORARY.fullmatch(litter.name):  # and nobody else's
+            with suppress(OSError):
+                litter.unlink()

@@ -45,6 +45,14 @@ class UsageError(TinygradError, ValueError):
     exit_code = 2
 
 
+class SettingError(UsageError):
+    """A setting of a training that makes no sense: its name, and what is wrong with it."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name} {problem}")
+        self.name, self.problem = name, problem
+
+
 class DataError(TinygradError, ValueError):
     """A corpus, or a piece of text, that cannot be used."""
 
@@ -59,6 +67,10 @@ class CheckpointError(TinygradError, ValueError):
     """A file that is no checkpoint, or is one of another model."""
 
     exit_code = 4
+
+
+class StorageError(TinygradError, OSError):
+    """A file of a run that could not be written."""
 
 
 class InexactError(TinygradError, RuntimeError):

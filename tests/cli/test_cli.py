@@ -1,7 +1,10 @@
 """The command: what it prints where, and that whatever goes wrong is one line and a documented exit code."""
 
 import inspect
+import io
+import json
 import re
+import sys
 import tomllib
 from dataclasses import fields
 
@@ -13,7 +16,7 @@ from tinygrad_rnn.errors import DivergedError
 from tinygrad_rnn.models import find_checkpoint, load
 from tinygrad_rnn.training import TrainConfig, Trainer
 from trnn_cli import train as train_command
-from trnn_cli.main import main
+from trnn_cli.main import ELSEWHERE, main
 from trnn_cli.terminal import clock, one_line, printable
 
 TEXT = "the cat sat on the mat, and the dog sat on the log.\n" * 12
@@ -142,6 +145,24 @@ def test_help(trnn, arguments):
     assert "Usage: trnn" in out
 
 
+def test_help_of_train_is_in_order_and_has_examples(trnn):
+    shown = trnn("train", "--help")[1]
+    groups = re.findall(r"─ (Text|Model|Training|How long|The run) ─", shown)
+    assert groups == ["Text", "Model", "Training", "How long", "The run"]
+    assert shown.index("--checkpoint-every") > shown.index("--run ") > shown.index("─ The run ─")
+    assert "trnn train harbour" in shown and "trnn train --resume" in shown
+    assert shown.count("<bool>") == 1  # of --help itself
+    assert "about an epoch" in shown
+
+
+def test_help_on_a_narrow_terminal_has_every_word(trnn, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    shown = trnn("train", "--help")[1]
+    assert "…" not in shown
+    for option in inspect.signature(train_command.train).parameters:
+        assert option == "corpus" or f"--{option.replace('_', '-')}" in shown
+
+
 def test_help_documents_the_exit_codes(trnn):
     for arguments in (["--help"], ["train", "--help"], ["sample", "--help"]):
         shown = " ".join(trnn(*arguments)[1].split())
@@ -170,27 +191,166 @@ def fails(result, exit_code, *said):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--kind", "cnn"], "there are lstm, gru, rnn"),
+        (["--kind", "cnn"], "--kind must be lstm, gru or rnn, not 'cnn'"),
         (["--kind", "[red]"], "'[red]'"),
-        (["--optimizer", "adamm"], "there are sgd, adam, adamw, adagrad, rmsprop"),
-        (["--encoding", "ascii"], "there are utf-8, bytes"),
+        (["--optimizer", "adamm"], "--optimizer must be sgd, adam, adamw, adagrad or rmsprop"),
+        (["--encoding", "ascii"], "--encoding must be utf-8 or bytes"),
         (["--backend", "abacus"], "there are"),
-        (["--layers", "0"], "layers must be at least 1, not 0"),
+        (["--layers", "0"], "--layers must be at least 1, not 0"),
+        (
+            ["--layers", "abc"],
+            "Invalid value for '--layers': 'abc' is not an integer (see trnn train --help)",
+        ),
+        (["--seq-length", "0"], "error: --seq-length must be at least 1, not 0"),
+        (["--val-fraction", "0", "--patience", "1"], "--val-fraction 0 holds nothing out"),
         (["--lr", "nan"], "lr must be a positive number"),
-        (["--lr", "fast"], "--lr"),
+        (["--lr", "fast"], "'--lr': 'fast' is not a number ("),
         (["--no-such-option"], "--no-such-option"),
-        (["--normalize", "nfd"], "there are nfc"),
-        (["--schedule", "wild"], "there are cosine, linear"),
-        (["--on-nan", "pray"], "there are stop, skip, rewind"),
-        (["--preset", "tolstoy"], "there are shakespeare"),
+        (["--normalize", "nfd"], "--normalize must be nfc, not 'nfd'"),
+        (["--schedule", "wild"], "--schedule must be cosine, linear"),
+        (["--on-nan", "pray"], "--on-nan must be stop, skip or rewind, not 'pray'"),
+        (["--preset", "tolstoy"], "the preset must be shakespeare, not 'tolstoy'"),
         (["--config", "text.txt"], "text.txt is not TOML"),
         (["--force"], "--force is for --resume"),
         (["--require-exact"], "--require-exact is for --resume"),
+        (["--json", "--quiet"], "--json prints, and --quiet does not"),
+        (["--dry-run", "--quiet"], "--dry-run prints, and --quiet does not"),
+        (["--hidden-size", "60000"], "use a smaller --hidden-size"),
+        (["--hidden-size", "60000", "--dry-run"], "use a smaller --hidden-size"),
     ],
 )
 def test_bad_options(trnn, folder, options, said):
     fails(trnn("train", "text.txt", *options), 2, said)
     assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    [
+        *[("--model", "--kind"), ("--steps", "--max-steps"), ("--learning-rate", "--lr")],
+        *[("--learning_rate", "--lr"), ("--batch", "--batch-size"), ("--seq-len", "--seq-length")],
+        *[("--rnn-size", "--hidden-size"), ("--hidden", "--hidden-size"), ("--gpu", "--backend cupy")],
+        *[("--hidden_size", "--hidden-size"), ("--emmbedding-size", "--embedding-size")],
+        ("--embedding", "--embedding-size or --embedding-dropout"),
+    ],
+)
+def test_an_option_that_was_meant_is_named(trnn, option, meant):
+    fails(
+        trnn("train", "text.txt", option, "1"), 2, f"{option}; did you mean {meant}? (see trnn train --help)"
+    )
+
+
+def test_an_option_is_looked_for_in_its_command(trnn):
+    fails(trnn("sample", "--temp", "1"), 2, "--temp; did you mean --temperature? (see trnn sample --help)")
+    fails(trnn("train", "text.txt", "--temp", "1"), 2, "No such option: --temp (see trnn train --help)")
+
+
+def test_every_translation_is_of_an_option_of_train():
+    options = inspect.signature(train_command.train).parameters
+    for there, here in ELSEWHERE.items():
+        assert here.split()[0].replace("-", "_") in options
+        assert there.replace("-", "_") not in options
+
+
+def test_a_configuration_file(trnn, folder):
+    (folder / "mine.toml").write_text('corpus = "text.txt"\nmax_steps = 1\nbatch_size = 4\nseq_length = 10\n')
+    assert trnn("train", "--config", "mine.toml", "--run", "run")[0] == 0
+    written = tomllib.loads((folder / "run" / "config.toml").read_text())
+    assert written["corpus"] == [str(folder / "text.txt")]  # a resume finds it from anywhere
+    for setting, said in [("seq_length = 0", "seq_length must be"), ("x-size = 1", "is called 'x-size'")]:
+        (folder / "mine.toml").write_text(f'corpus = "text.txt"\n{setting}\n')
+        fails(trnn("train", "--config", "mine.toml"), 2, "mine.toml: ", said)
+
+
+def test_the_plan_of_a_training(trnn, folder):
+    code, out, err = trnn("train", "text.txt", *TINY, "--dry-run")
+    assert (code, err) == (0, "")
+    assert "gru 1x8: 584 parameters, for 12 steps" in out
+    assert "an epoch: 14 steps of 4 x 10 symbols" in out
+    code, out, err = trnn("train", "text.txt", *TINY, "--dry-run", "--json")
+    assert (code, err) == (0, "")
+    facts = json.loads(out)
+    assert (facts["parameters"], facts["train_symbols"], facts["val_symbols"]) == (584, 561, 63)
+    assert (facts["plan"]["steps"], facts["plan"]["steps_per_epoch"], facts["streams"]) == (12, 14, 4)
+    assert facts["memory"] > 0
+    assert not (folder / "runs").exists()
+
+
+def test_what_is_trained_on_is_said(trnn, folder, monkeypatch):
+    (folder / "letters").mkdir()
+    (folder / "letters" / "a").write_text(TEXT)
+    assert "letters/ (1 file), text.txt: " in trnn("train", "letters", "text.txt", *TINY, "--dry-run")[1]
+    (folder / "letters" / "b").write_text(TEXT)
+    assert "letters/ (2 files): 1,123 characters" in trnn("train", "letters", *TINY, "--dry-run")[1]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(TEXT.encode())))
+    assert trnn("train", "-", *TINY, "--dry-run")[1].startswith("standard input: 561 characters")
+    short = trnn("train", "text.txt", *TINY, "--seq-length", 560, "--dry-run")[1]
+    assert "1 stream instead of 4" in short and "an epoch: 1 step of" in short
+
+
+def test_a_run_is_no_text(trnn, run):
+    fails(trnn("train", "run"), 2, "run is a run; to go on with it: trnn train --resume run")
+
+
+def test_samples_have_headings(trnn, folder):
+    code, out, _ = trnn("train", "text.txt", *TINY, "--sample-every", 6, "--run", "run")
+    assert code == 0
+    headings = [f"--- step {step}, epoch 1 ---" for step in (6, 12)]
+    assert [line for line in out.splitlines() if line.startswith("---")] == headings
+    kept = (folder / "run" / "samples.txt").read_text()
+    assert [line for line in kept.splitlines() if line.startswith("---")] == headings
+
+
+def test_a_resume_takes_a_run_its_name_or_its_checkpoints(trnn, run, folder):
+    (folder / "runs").mkdir()
+    run.rename(folder / "runs" / "mine")
+    for steps, named in enumerate(["runs/mine", "runs/mine/", "mine", "runs/mine/checkpoints"], 13):
+        code, out, err = trnn("train", "--resume", named, "--max-steps", steps)
+        assert (code, err) == (0, "")
+        assert f"resume: exact, after step {steps - 1}\n" in out
+
+
+def test_what_no_resume_can_go_on_from(trnn, run, folder):
+    fails(trnn("train", "--resume", "nowhere"), 2, "nowhere does not exist, neither here nor in runs/")
+    fails(trnn("train", "--resume", "."), 2, "holds no run")
+    fails(trnn("train", "--resume", "text.txt"), 4, "text.txt is not a checkpoint\n")
+    for file in ("config.toml", "history.jsonl"):
+        said = f"run/{file} is not a checkpoint; to go on with the run: trnn train --resume run"
+        fails(trnn("train", "--resume", f"run/{file}"), 4, said)
+    (folder / "best.safetensors").write_bytes((run / "best.safetensors").read_bytes())
+    fails(trnn("train", "--resume", "best.safetensors"), 2, "does not lie in the folder of a run")
+    (folder / "best.safetensors").write_text("other")
+    fails(trnn("train", "--resume", "best.safetensors"), 4, "best.safetensors is not a checkpoint")
+    fails(trnn("train", "--resume", "run", "--hidden-size", 9), 2, "error: --hidden-size cannot change when")
+
+
+def test_a_text_that_has_moved(trnn, run, folder):
+    (folder / "text.txt").rename(folder / "moved.txt")
+    fails(trnn("train", "--resume", "run", "--max-steps", 14), 3, "trnn train NEWPATH --resume run")
+    fails(trnn("train", "gone.txt", "--resume", "run", "--max-steps", 14), 3, "gone.txt'")
+    assert trnn("train", "moved.txt", "--resume", "run", "--max-steps", 14)[0] == 0
+    assert trnn("train", "--resume", "run", "--max-steps", 15)[0] == 0  # noted
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        (["--max-steps", 7], "at step 12 of 7; raise --max-steps"),
+        (["--max-steps", 100, "--minutes", 1e-9], "used; raise --minutes"),
+        (["--max-steps", 100, "--patience", 2], "no better validation in 2; raise --patience"),
+    ],
+)
+def test_a_run_at_its_end(trnn, folder, limits, said):
+    options = ["--eval-every", "4", "--lr", "1e-30", "--average", "0", "--run", "run"]
+    assert trnn("train", "text.txt", *TINY, *options)[0] == 0
+    settings = (folder / "run" / "config.toml").read_text()
+    code, out, err = trnn("train", "--resume", "run", *limits)
+    assert (code, err) == (0, "")
+    assert out.startswith("nothing left to do: ") and out.endswith(f"{said}\n") and out.count("\n") == 1
+    assert trnn("train", "--resume", "run", *limits, "--quiet") == (0, "", "")
+    records = trnn("train", "--resume", "run", *limits, "--json")[1].splitlines()
+    assert [json.loads(record)["event"] for record in records] == ["started", "resumed", "finished"]
+    assert (folder / "run" / "config.toml").read_text() == settings
 
 
 def test_other_usage(trnn, run):
@@ -279,6 +439,10 @@ def test_a_mistake_of_the_program_shows_where(trnn, monkeypatch):
 
 def test_a_terminal_gets_nothing_that_it_obeys():
     assert printable("a\x1b[31mb\x07\x9b\r\n\tc\ud800ü") == "a[31mb\n\tcü"
+    turned = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c\ufeff\u200b"
+    assert printable(f"a{turned}b") == "ab"
+    spelled = "\u0645\u06cc\u200c\u062e \U0001f469\u200d\U0001f680 \u2764\ufe0f"
+    assert printable(spelled) == spelled
     assert one_line("a\n  b\x00") == "a b"
 
 

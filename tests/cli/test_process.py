@@ -117,6 +117,57 @@ def test_a_terminal_has_a_live_line_and_colours(folder):
     assert "done: 1,500 steps" in shown
 
 
+def test_lines_on_a_terminal_end_between_words(folder):
+    run = "a-run-whose-name-is-wider-than-the-terminal"
+    arguments = ["train", "text.txt", *TINY, "--max-steps", "300", "--sample-every", "300"]
+    with start(folder, *arguments, "--run", "piped") as process:
+        piped = process.communicate()[0].decode()
+    for terminal in ("xterm", "dumb"):
+        shown, code = on_a_terminal(
+            folder, *arguments, "--run", f"{run}-{terminal}", TERM=terminal, COLUMNS="40"
+        )
+        assert code == 0
+        plain = re.sub(r"[^\n]*\r(?!\n)", "", re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", shown))
+        lines = plain.replace("\r\n", "\n").split("\n")
+        assert f"{run}-{terminal}" in lines  # in one piece
+        assert max(len(line) for line in lines if run not in line) <= 40
+        # Nothing is lost: the words are those of the same training in a pipe.
+        wanted = piped.replace("piped", f"{run}-{terminal}").replace("reading the text", "")
+        assert set(wanted.split()) - set(plain.split()) <= {"0:00;", "0:01;"}
+
+
+def test_a_pipe_beside_a_terminal_is_not_written_over(folder):
+    ours, theirs = pty.openpty()
+    arguments = ["train", "text.txt", *TINY, "--max-steps", "1500", "--run", "run"]
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100", "FORCE_COLOR": "1"}
+    with start(folder, *arguments, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        out = process.stdout.read().decode()
+    shown = os.read(ours, 100_000).decode()
+    os.close(ours)
+    assert process.returncode == 0
+    assert "done: 1,500 steps" in out
+    assert "loss" not in shown
+    assert "reading the text" not in out
+
+
+def test_ctrl_c_on_a_terminal_takes_the_place_of_the_live_line(folder):
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    with start(folder, *LONG, stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        while b" left" not in shown:
+            shown += os.read(ours, 10_000)
+        process.send_signal(signal.SIGINT)
+        while b"interrupted at step" not in shown:
+            shown += os.read(ours, 10_000)
+        process.wait()
+    os.close(ours)
+    assert process.returncode == 130
+    assert b"\r\x1b[2Kfinishing this step, then saving" in shown
+
+
 def test_a_narrow_terminal_gets_a_short_line(folder):
     shown, code = on_a_terminal(
         folder, "train", "text.txt", *TINY, "--max-steps", "1500", "--run", "run", COLUMNS="20"

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import sys
 import threading
 from contextlib import ExitStack
@@ -75,6 +76,17 @@ def test_a_missing_file_names_what_comes_along(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=r"no file .*harbour\)"):
         resolve(name)
+
+
+def test_a_slip_in_a_name_is_seen(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name in ("harbor", "habour.txt"):
+        with pytest.raises(DataError, match=rf"no file '{name}'; did you mean harbour\?$"):
+            resolve(name)
+    fetch = "did you mean tinyshakespeare? fetch it with: trnn corpus get tinyshakespeare"
+    with pytest.raises(DataError, match=re.escape(fetch)):
+        resolve("tinyshakespear")
 
 
 def test_what_cannot_be_read(tmp_path):

@@ -1,38 +1,42 @@
 """TrainConfig and Plan: what makes no sense is refused by name, and limits and intervals follow the rules."""
 
+import json
+import tomllib
+
 import pytest
 
 from tinygrad_rnn.errors import UsageError
 from tinygrad_rnn.training import TrainConfig
-from tinygrad_rnn.training.config import Plan
+from tinygrad_rnn.training.config import Plan, read_toml, to_toml
 
 
 @pytest.mark.parametrize(
     ("setting", "value", "said"),
     [
-        ("kind", "cnn", "no kind is called 'cnn'; there are lstm, gru, rnn"),
-        ("optimizer", "adamm", "'adamm'; there are sgd, adam"),
-        ("encoding", "latin-1", "'latin-1'; there are utf-8, bytes"),
+        ("kind", "cnn", "kind must be lstm, gru or rnn, not 'cnn'"),
+        ("optimizer", "adamm", "optimizer must be sgd, adam, adamw, adagrad or rmsprop, not 'adamm'"),
+        ("encoding", "latin-1", "encoding must be utf-8 or bytes, not 'latin-1'"),
         ("backend", "abacus", "'abacus'; there are"),
         ("layers", 0, "layers must be at least 1, not 0"),
-        ("hidden_size", -1, "hidden size must be at least 1, not -1"),
-        ("embedding_size", 0, "embedding size"),
-        ("batch_size", 0, "batch size"),
-        ("seq_length", 0, "seq length"),
+        ("hidden_size", -1, "hidden_size must be at least 1, not -1"),
+        ("embedding_size", 0, "embedding_size"),
+        ("batch_size", 0, "batch_size"),
+        ("seq_length", 0, "seq_length"),
         ("epochs", 0, "epochs must be"),
-        ("max_steps", 0, "max steps must be"),
-        ("eval_every", 0, "eval every must be"),
-        ("sample_every", 0, "sample every must be"),
-        ("checkpoint_every", 0, "checkpoint every must be"),
+        ("max_steps", 0, "max_steps must be"),
+        ("eval_every", 0, "eval_every must be"),
+        ("sample_every", 0, "sample_every must be"),
+        ("checkpoint_every", 0, "checkpoint_every must be"),
         ("dropout", 1.0, "dropout must be at least 0 and below 1, not 1.0"),
         ("dropout", float("nan"), "dropout"),
-        ("val_fraction", -0.1, "val fraction"),
+        ("val_fraction", -0.1, "val_fraction"),
         ("lr", 0.0, "lr must be a positive number, not 0.0"),
         ("lr", float("nan"), "lr"),
         ("lr", float("inf"), "lr"),
         ("clip", 0.0, "clip must be a positive number"),
         ("minutes", float("inf"), "minutes"),
         ("minutes", -1.0, "minutes"),
+        ("minutes", 1e308, "minutes must be at most"),
         ("seed", -1, "seed"),
         ("seed", 2**64, "seed"),
     ],
@@ -41,6 +45,30 @@ def test_what_makes_no_sense_is_refused(setting, value, said):
     with pytest.raises(UsageError) as raised:
         TrainConfig(corpus="text", **{setting: value})
     assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"seq_length": 0}, "seq_length must be at least 1, not 0"),
+        ({"hidden-size": 3}, "no setting is called 'hidden-size'; did you mean hidden_size?"),
+        ({"zzz": 3}, "no setting is called 'zzz'; trnn train --help tells of those there are"),
+        ({"layers": "two"}, "layers must be an integer, not 'two'"),
+        ({"corpus": [1]}, "corpus must be a string or a list of strings, not [1]"),
+        ({"val_fraction": 0, "patience": 2}, "val_fraction 0 holds nothing out, and patience goes by"),
+    ],
+)
+def test_what_a_file_says_wrong_is_said_of_the_file(settings, said):
+    with pytest.raises(UsageError) as raised:
+        TrainConfig.of({"corpus": "text", **settings}, "mine.toml")
+    assert str(raised.value).startswith(f"mine.toml: {said}")
+    with pytest.raises(UsageError) as raised:
+        TrainConfig.of({"corpus": "text", **settings})
+    assert str(raised.value).startswith(said)
+
+
+def test_one_source_needs_no_list():
+    assert TrainConfig.of({"corpus": "text"}) == TrainConfig.of({"corpus": ["text"]})
 
 
 def plan(steps_per_epoch, **settings):
@@ -75,3 +103,32 @@ def test_progress_goes_by_the_nearer_limit():
     assert both.progress(25, 30.0) == 0.5
     assert both.progress(75, 30.0) == 0.75
     assert both.progress(200, 0.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lr = 1" + "0" * 400,
+        "epochs = 1" + "0" * 5000,
+        "seed = 0x" + "F" * 5000,
+        "max_steps = 0x" + "F" * 5000,
+        "minutes = 1e999",
+        "corpus = [" * 5000,
+        "corpus = 3",
+        "layers = true",
+        "tie_weights = 1",
+        "[lr]",
+        "lr = 2026-01-01",
+        'kind = ["lstm"]',
+    ],
+)
+def test_files_of_settings_that_nobody_would_write(tmp_path, text):
+    (tmp_path / "wild.toml").write_text(text)
+    with pytest.raises(UsageError):
+        TrainConfig.of({"corpus": ["text"], **read_toml(tmp_path / "wild.toml")}, "wild.toml")
+
+
+def test_settings_go_through_a_file_and_json():
+    config = TrainConfig(corpus=["a", "b"], clip=float("inf"), variational=True, minutes=3)
+    assert TrainConfig.of(json.loads(json.dumps(config.to_json()))) == config
+    assert TrainConfig.of(tomllib.loads(to_toml(config))) == config

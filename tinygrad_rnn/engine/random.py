@@ -44,9 +44,14 @@ def generator() -> np.random.Generator:
     return _state.generator
 
 
-def set_step(step: int) -> None:
-    """Say which training step the masks to come belong to; the count of draws starts again."""
+def set_step(step: int, seed: int | None = None) -> None:
+    """Say which training step the masks to come belong to; the count of draws starts again.
+
+    seed: of the training; None leaves it as manual_seed() set it.
+    """
     _state.step, _state.draws = step, 0
+    if seed is not None:
+        _state.seed = seed
 
 
 def next_key() -> Key:
@@ -73,8 +78,13 @@ def replay(taken: tuple) -> Iterator[None]:
 
 
 def restore(taken: Sequence) -> None:
-    """Let all randomness stand where it stood at snapshot()."""
-    (_state.seed, _state.step, _state.draws), generator().bit_generator.state = taken
+    """Let all randomness stand where it stood at snapshot(). UsageError for other counts, and NumPy's errors
+    for other states of its generator."""
+    counts, state = taken
+    if len(counts) != 3 or not all(type(count) is int and 0 <= count < 2**64 for count in counts):
+        raise UsageError(f"randomness stands at a seed, a step and a draw, not {counts}")
+    generator().bit_generator.state = state
+    _state.seed, _state.step, _state.draws = counts
 
 
 def keep_mask(key: Key, shape: tuple[int, ...], p: float) -> np.ndarray:

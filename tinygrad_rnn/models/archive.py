@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,8 @@ FORMAT = 2
 _BLANK = b"0" * 64
 _PREFIX = b'{"__metadata__":{"' + KEY.encode() + b'":"{\\"digest\\": \\"'
 _DIGEST = slice(8 + len(_PREFIX), 8 + len(_PREFIX) + 64)  # after the length of the header, eight bytes
-_LARGEST_HEADER = 1 << 25  # bytes; the largest vocabulary takes a quarter of it
+_LARGEST_HEADER = 1 << 25  # bytes; a vocabulary of all characters there are takes less than half of it
+_DTYPES = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "F32", "F64"}
 
 
 def write(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
@@ -37,27 +40,45 @@ def write(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> 
     text = json.dumps({"digest": _BLANK.decode(), "format": FORMAT, **header}, sort_keys=True)
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     data = bytearray(save(arrays, {KEY: text}))
-    assert data[8 : _DIGEST.stop] == _PREFIX + _BLANK
+    if data[8 : _DIGEST.stop] != _PREFIX + _BLANK:
+        raise CheckpointError(f"cannot write {path}: the header does not begin with the digest")
     data[_DIGEST] = hashlib.sha256(data).hexdigest().encode()
     write_atomically(path, data)
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Header and arrays. CheckpointError for whatever write() has not written."""
+    check(path)
+    with _opened(path) as (header, file):
+        return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header alone; the arrays are checked, but not kept."""
+    check(path)
+    with _opened(path) as (header, _):
+        return header
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[dict[str, Any], Any]]:
     from safetensors import SafetensorError, safe_open
 
-    check(path)
     try:
-        with safe_open(path, framework="numpy") as opened:
-            header = json.loads(opened.metadata()[KEY])
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads(file.metadata()[KEY])
             if header["format"] != FORMAT:
                 raise CheckpointError(
                     f"{path} has format {header['format']!r}; this version reads format {FORMAT}"
                 )
-            return header, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            for name in file.keys():  # noqa: SIM118
+                dtype = file.get_slice(name).get_dtype()
+                if dtype not in _DTYPES:
+                    raise CheckpointError(f"{path}: {name} is of type {dtype}, which no checkpoint has")
+            yield header, file
     except CheckpointError:
         raise
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a checkpoint: {error}") from None
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from ..engine.ops.loss import cross_entropy
+from ..engine.ops.shape import concatenate
 from ..engine.tensor import Tensor, no_grad, tensor
 from ..errors import UsageError
 from ..nn import GRU, LSTM, RNN, Dropout, Embedding, Linear, Module
@@ -115,6 +117,23 @@ class CharLM(Module):
 def detach_state(state: Any) -> Any:
     """The state cut off from its history: this is what truncates back-propagation through time."""
     return tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
+
+
+def split_state(state: Any, cuts: list[int]) -> list[Any]:
+    """The states of streams cuts[0]:cuts[1], cuts[1]:cuts[2] and so on; of no state, none each."""
+    parts = pairwise(cuts)
+    if state is None:
+        return [None for _ in parts]
+    if isinstance(state, tuple):
+        return [tuple(s[:, start:end] for s in state) for start, end in parts]
+    return [state[:, start:end] for start, end in parts]
+
+
+def join_states(states: list[Any]) -> Any:
+    """The inverse of split_state()."""
+    if isinstance(states[0], tuple):
+        return tuple(concatenate(parts, axis=1) for parts in zip(*states, strict=True))
+    return concatenate(states, axis=1)
 
 
 def _open_forget_gates(lstm: Any) -> None:

@@ -109,15 +109,26 @@ def find_checkpoint(path: Path, which: str = "best") -> Path:
     return ordered[-1]
 
 
+def run_of(file: Path) -> Path:
+    """The run folder that a checkpoint lies in."""
+    return file.parent.parent if file.parent.name in ("checkpoints", "superseded") else file.parent
+
+
 def numbered(run: Path) -> list[Path]:
     """The numbered checkpoints of a run folder, oldest step first."""
-    found = [(m, p) for p in run.glob("checkpoints/*") if (m := _NUMBERED.fullmatch(p.name))]
-    return [path for match, path in sorted(found, key=lambda pair: int(pair[0][1]))]
+    return sorted((p for p in run.glob("checkpoints/*") if _NUMBERED.fullmatch(p.name)), key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """The step of a numbered checkpoint."""
+    match = _NUMBERED.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
 
 
 def _newest_intact(damaged: Path) -> Path | None:
     """Another checkpoint of the same run, the newest that is whole."""
-    run = damaged.parent.parent if damaged.parent.name == "checkpoints" else damaged.parent
+    run = run_of(damaged)
     for other in [*reversed(numbered(run)), run / "best.safetensors"]:
         try:
             if other != damaged and other.is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import shutil
 import sys
@@ -83,7 +84,14 @@ def resolve(name: str | Path) -> Path:
         if fetched := cached(path.stem):
             return fetched
         raise DataError(f"{path.stem} is not here yet; fetch it with: trnn corpus get {path.stem}")
-    raise DataError(f"no file {str(name)!r}, and no text of that name comes along ({', '.join(provided)})")
+    near = (
+        difflib.get_close_matches(path.stem, [*provided, *CATALOGUE], n=1) if path.name == str(name) else []
+    )
+    if not near:
+        known = ", ".join(provided)
+        raise DataError(f"no file {str(name)!r}, and no text of that name comes along ({known})")
+    get = "" if near[0] in provided or cached(near[0]) else f" fetch it with: trnn corpus get {near[0]}"
+    raise DataError(f"no file {str(name)!r}; did you mean {near[0]}?{get}")
 
 
 def names() -> list[str]:

@@ -9,12 +9,12 @@ that tells the time is under one key, "time", so that two files can be compared 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, get_type_hints
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
-from ..engine.tensor import Tensor, tensor
+from ..engine.tensor import tensor
 from ..errors import CheckpointError
 from ..optim.per_parameter import PerParameter
 
@@ -44,8 +44,9 @@ class Standing:
     best_loss, best_step  of the best validation so far
     evaluations_waiting   validations since then, for patience
     samples               written so far; samples_size: bytes in samples.txt
-    lr_factor             what rewinding has left of the learning rate
+    skipped               steps in a row, up to this one; rewound: how often in all
     since_record          the loss since the last line of the history; since_evaluation: since the last one
+    unfinished            grad_norm and lr of the last step, if the stop came before all that follows a step
     """
 
     step: int = 0
@@ -54,9 +55,11 @@ class Standing:
     evaluations_waiting: int = 0
     samples: int = 0
     samples_size: int = 0
-    lr_factor: float = 1.0
+    skipped: int = 0
+    rewound: int = 0
     since_record: Mean = field(default_factory=Mean)
     since_evaluation: Mean = field(default_factory=Mean)
+    unfinished: dict[str, float | None] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As JSON gives it back."""
@@ -65,14 +68,38 @@ class Standing:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Standing:
         """The inverse. TypeError or KeyError for what to_json() has not made."""
-        types = get_type_hints(cls)
-        if set(record) != set(types):
+        if set(record) != {f.name for f in fields(cls)}:
             raise TypeError(f"the training stands at {sorted(record)}")
         means = {name: Mean(**record[name]) for name in ("since_record", "since_evaluation")}
         standing = cls(**{**record, **means})
-        if type(standing.step) is not int or standing.step < 0:
-            raise TypeError(f"step {standing.step!r}")
+        for name, value in asdict(standing).items():
+            if name in means:
+                holds = _is_count(value["symbols"]) and _is_number(value["nats"])
+            elif name in ("best_loss", "best_step", "unfinished") and value is None:
+                holds = True
+            elif name == "unfinished":
+                holds = set(value) == {"grad_norm", "lr"} and _is_number(value["lr"])
+                holds = holds and (value["grad_norm"] is None or _is_number(value["grad_norm"]))
+            else:
+                holds = _is_number(value) if name == "best_loss" else _is_count(value)
+            if not holds:
+                raise TypeError(f"{name} is {value!r}")
         return standing
+
+
+def seconds(value: Any) -> float:
+    """A duration out of a file. TypeError for anything else."""
+    if not (_is_number(value) and value >= 0):
+        raise TypeError(f"{value!r} is no duration")
+    return float(value)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and -1e300 < value < 1e300
 
 
 def remembered(kind: str, of: PerParameter, names: list[str]) -> dict[str, np.ndarray]:
@@ -98,11 +125,17 @@ def state_arrays(state: Any) -> dict[str, np.ndarray]:
     return {f"state/{number}": part.numpy() for number, part in enumerate(parts)}
 
 
-def state_from(arrays: Mapping[str, np.ndarray], shape: tuple[int, ...], backend: Any) -> Any:
-    """The inverse; every part must have `shape`."""
-    parts: list[Tensor] = []
-    while (array := arrays.get(f"state/{len(parts)}")) is not None:
-        if array.shape != shape:
-            raise CheckpointError(f"the hidden state has shape {array.shape} instead of {shape}")
-        parts.append(tensor(array, backend=backend))
-    return None if not parts else parts[0] if len(parts) == 1 else tuple(parts)
+def state_from(arrays: Mapping[str, np.ndarray], parts: int, shape: tuple[int, ...], backend: Any) -> Any:
+    """The inverse; there must be as many `parts`, or none, and each must have `shape`."""
+    found = {name: array for name, array in arrays.items() if name.startswith("state/")}
+    if not found:
+        return None
+    if set(found) != {f"state/{number}" for number in range(parts)}:
+        raise CheckpointError(f"the hidden state has parts {sorted(found)} instead of {parts}")
+    for array in found.values():
+        if array.shape != shape or array.dtype != np.float32:
+            raise CheckpointError(
+                f"the hidden state is {array.dtype} of shape {array.shape} instead of float32 of {shape}"
+            )
+    tensors = [tensor(found[f"state/{number}"], backend=backend) for number in range(parts)]
+    return tensors[0] if parts == 1 else tuple(tensors)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from ..engine.backend import get_backend
-from ..errors import BackendError, UsageError
+from ..errors import BackendError, SettingError, UsageError
 from ..models import KINDS
 from ..optim.optimizers import OPTIMIZERS
 from ..optim.schedules import SCHEDULES
@@ -18,6 +18,7 @@ from ..text.vocabulary import ENCODINGS
 
 DEFAULT_EPOCHS, DEFAULT_STEPS = 10, 4000
 LARGEST = 2**16  # of a size or a number of layers
+MOST_MINUTES = 100 * 366 * 24 * 60
 ON_NAN = ("stop", "skip", "rewind")
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -38,7 +39,7 @@ TEXT, MODEL, TRAINING, LENGTH, RUN = "Text", "Model", "Training", "How long", "T
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Settings that make no sense raise a UsageError, one clear line each.
+    """Settings that make no sense raise a UsageError, one clear line each; a SettingError where it is one.
 
     Training ends with the first limit reached of `epochs`, `max_steps`, `minutes` and `patience`. Without any
     of the first three it makes 10 epochs, or on a small text as many as make about 4000 steps.
@@ -117,7 +118,13 @@ class TrainConfig:
         unset="10, on a small text as many as make about 4000 steps",
         changeable=True,
     )
-    minutes: float | None = _setting(LENGTH, "Stop after this time.", None, unset="no limit", changeable=True)
+    minutes: float | None = _setting(
+        LENGTH,
+        "Stop when the run has taken this time, all of it since its first step, resumed or not.",
+        None,
+        unset="no limit",
+        changeable=True,
+    )
     max_steps: int | None = _setting(
         LENGTH, "Stop after this many steps.", None, unset="no limit", changeable=True
     )
@@ -130,13 +137,13 @@ class TrainConfig:
     )
 
     eval_every: int | None = _setting(
-        RUN, "Steps between validations.", None, unset="an epoch", changeable=True
+        RUN, "Steps between validations.", None, unset="about an epoch", changeable=True
     )
     sample_every: int | None = _setting(
         RUN, "Steps between samples.", None, unset="5 in a run", changeable=True
     )
     checkpoint_every: int | None = _setting(
-        RUN, "Steps between checkpoints.", None, unset="an epoch, at most 1000", changeable=True
+        RUN, "Steps between checkpoints.", None, unset="about an epoch, at most 1000", changeable=True
     )
     keep: int = _setting(RUN, "Checkpoints to keep, the best one apart.", 3, changeable=True)
 
@@ -153,9 +160,7 @@ class TrainConfig:
             ("on_nan", ON_NAN),
             ("normalize", (None, "nfc")),
         ]:
-            if getattr(self, name) not in known:
-                names = ", ".join(n for n in known if n)
-                raise UsageError(f"no {_spoken(name)} is called {getattr(self, name)!r}; there are {names}")
+            self._require(name, getattr(self, name) in known, _one_of([n for n in known if n]))
         try:
             get_backend(self.backend)
         except BackendError as error:
@@ -181,7 +186,8 @@ class TrainConfig:
             "weight_decay", self.weight_decay is None or 0 <= self.weight_decay < math.inf, "at least 0"
         )
         self._require("clip", self.clip > 0, "a positive number")
-        self._require("minutes", self.minutes is None or 0 < self.minutes < math.inf, "a positive number")
+        self._require("minutes", self.minutes is None or self.minutes > 0, "a positive number")
+        self._require("minutes", self.minutes is None or self.minutes <= MOST_MINUTES, "at most a century's")
         self._require("seed", 0 <= self.seed < 2**64, "at least 0 and below 2**64")
         if self.weight_decay is not None and self.optimizer not in ("sgd", "adam", "adamw"):
             raise UsageError(f"{self.optimizer} has no weight decay; sgd, adam and adamw have")
@@ -192,35 +198,43 @@ class TrainConfig:
             )
         for name, value in [("plateau", self.schedule == "plateau"), ("patience", self.patience)]:
             if value and self.val_fraction == 0 and self.val_file is None:
-                raise UsageError(
-                    f"{name} goes by the validation loss, and --val-fraction 0 holds nothing out"
+                raise SettingError(
+                    "val_fraction", f"0 holds nothing out, and {name} goes by the validation loss"
                 )
 
     def _require(self, name: str, holds: bool, wanted: str) -> None:
         if not holds:
-            raise UsageError(f"{_spoken(name)} must be {wanted}, not {getattr(self, name)}")
+            raise SettingError(name, f"must be {wanted}, not {getattr(self, name)!r}")
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any], source: str = "the settings") -> TrainConfig:
-        """From a mapping, such as a TOML file. UsageError for an unknown key or a value of a wrong type."""
+    def of(cls, settings: Mapping[str, Any], source: str | None = None) -> TrainConfig:
+        """From a mapping. UsageError for an unknown name or a value of a wrong type.
+
+        source: the file that they are from, if any; what is wrong is said of it.
+        """
         types = get_type_hints(cls)
-        for name, value in settings.items():
-            if name not in types:
-                near = difflib.get_close_matches(name.replace("-", "_"), types, n=1)
-                meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(types)}"
-                raise UsageError(f"{source} has an unknown setting {name!r}{meant}")
-            if not _is_of(value, types[name]):
-                raise UsageError(f"{source}: {name} must be {_type_name(types[name])}, not {value!r}")
-        return cls(**{name: _converted(value, types[name]) for name, value in settings.items()})
+        try:
+            for name, value in settings.items():
+                if name not in types:
+                    near = difflib.get_close_matches(name.replace("-", "_"), types, n=1)
+                    meant = (
+                        f"did you mean {near[0]}?" if near else "trnn train --help tells of those there are"
+                    )
+                    raise UsageError(f"no setting is called {name!r}; {meant}")
+                if isinstance(value, int) and abs(value) >= 2**64:  # nor could the message show it
+                    raise SettingError(name, "is far too large")
+                if not _is_of(value, types[name]):
+                    raise SettingError(name, f"must be {_type_name(types[name])}, not {value!r}")
+            return cls(**{name: _converted(value, types[name]) for name, value in settings.items()})
+        except UsageError as error:
+            if source is None:
+                raise
+            raise UsageError(f"{source}: {error}") from None
 
     def changed(self, settings: Mapping[str, Any]) -> TrainConfig:
         """With other settings, for a run that goes on. UsageError for one that must stay as it is."""
         wanted = type(self).of({**self._set(), **settings})
-        for name in fixed_differences(self, wanted):
-            raise UsageError(
-                f"{name.replace('_', '-')} cannot change when a run goes on: it is {getattr(self, name)!r}, "
-                f"not {getattr(wanted, name)!r}"
-            )
+        refuse_changes(self, wanted)
         return wanted
 
     def _set(self) -> dict[str, Any]:
@@ -239,13 +253,15 @@ class TrainConfig:
 SETTINGS = {f.name: f for f in fields(TrainConfig)}
 
 
-def fixed_differences(before: TrainConfig, now: TrainConfig) -> list[str]:
-    """The settings that differ and must not when a run goes on."""
-    return [
-        name
-        for name, setting in SETTINGS.items()
-        if not setting.metadata["changeable"] and getattr(before, name) != getattr(now, name)
-    ]
+def refuse_changes(before: TrainConfig, now: TrainConfig, where: str = "") -> None:
+    """SettingError names the first setting that differs and must not when a run goes on.
+
+    where: " in FILE", the home of `before`
+    """
+    for name, setting in SETTINGS.items():
+        old, new = getattr(before, name), getattr(now, name)
+        if old != new and not setting.metadata["changeable"]:
+            raise SettingError(name, f"cannot change when a run goes on: it is {old!r}{where}, not {new!r}")
 
 
 def to_toml(config: TrainConfig) -> str:
@@ -272,14 +288,14 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of numbers beyond all bounds
         raise UsageError(f"{path} is not TOML: {error}") from None
 
 
 def preset_settings(name: str) -> dict[str, Any]:
     """The settings of a preset. UsageError lists the known ones."""
     if name not in PRESETS:
-        raise UsageError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")
+        raise UsageError(f"the preset must be {_one_of(list(PRESETS))}, not {name!r}")
     return dict(PRESETS[name])
 
 
@@ -298,7 +314,8 @@ def _toml_value(value: Any) -> str:
 
 def _is_of(value: Any, wanted: Any) -> bool:
     if wanted == tuple[str, ...]:
-        return isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)
+        values = value if isinstance(value, (list, tuple)) else (value,)
+        return all(isinstance(v, str) for v in values)
     options = get_args(wanted) or (wanted,)
     if isinstance(value, bool):
         return bool in options
@@ -312,13 +329,14 @@ def _converted(value: Any, wanted: Any) -> Any:
 
 def _type_name(wanted: Any) -> str:
     if wanted == tuple[str, ...]:
-        return "a list of strings"
+        return "a string or a list of strings"
     names = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}
     return " or ".join(names[t] for t in get_args(wanted) or (wanted,) if t in names)
 
 
-def _spoken(name: str) -> str:
-    return name.replace("_", " ")
+def _one_of(names: Sequence[str]) -> str:
+    """a, b or c."""
+    return " or ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ adds up what text/scoring.py says of one stream, the number to publish: it depen
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,18 +23,25 @@ if TYPE_CHECKING:
     from ..models import CharLM
 
 
-def evaluate(model: CharLM, windows: Windows) -> float:
+class StoppedError(Exception):
+    """An evaluation that was told to stop."""
+
+
+def evaluate(model: CharLM, windows: Windows, going_on: Callable[[float], bool] = lambda done: True) -> float:
     """Mean loss in nats a symbol over all windows. The state starts at zero and is carried through them.
 
-    Leaves the model, its gradients and all random generators as they were.
+    Leaves the model, its gradients and all random generators as they were. `going_on` is told after each
+    window how much is done, 0 to 1; if it says no, StoppedError is raised.
     """
     total, symbols = 0.0, 0
     state: Any = None
     with evaluating(model):
-        for inputs, targets in windows:
+        for number, (inputs, targets) in enumerate(windows, 1):
             loss, state = model.loss(inputs, targets, state)
             total += loss.item() * targets.size
             symbols += targets.size
+            if not going_on(number / len(windows)):
+                raise StoppedError
     return total / symbols
 
 

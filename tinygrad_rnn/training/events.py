@@ -29,11 +29,13 @@ class Started:
 @dataclass(frozen=True)
 class Resumed:
     """A run goes on after `step` (0: from its beginning). reasons: why the numbers may not be those of a run
-    that was never interrupted; none: they are, to the last bit."""
+    that was never interrupted; none: they are, to the last bit. length_changed: what another length of the
+    run does to the learning rate."""
 
     step: int
     checkpoint: Path | None
     reasons: tuple[str, ...]
+    length_changed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,14 @@ class Rewound:
     to: int
     reason: str
     lr: float
+
+
+@dataclass(frozen=True)
+class Evaluating:
+    """While a validation runs. done: from 0 to 1."""
+
+    step: int
+    done: float
 
 
 @dataclass(frozen=True)
@@ -116,7 +126,7 @@ class Finished:
     checkpoint: Path
 
 
-Event = Started | Resumed | Stepped | Rewound | Evaluated | Recorded | Sampled | Saved | Finished
+Event = Started | Resumed | Stepped | Rewound | Evaluating | Evaluated | Recorded | Sampled | Saved | Finished
 
 
 def bits(nats: float) -> float:

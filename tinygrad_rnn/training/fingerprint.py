@@ -56,7 +56,10 @@ def differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
     """
     if not isinstance(before, dict) or not before:
         return ["fingerprint not recorded"]
-    return [
+    always = (
+        ["the GPU adds up an embedding's gradient in no fixed order"] if now.get("kernels") == "cupy" else []
+    )
+    return always + [
         f"{str(name)[:SHOWN]} {_shown(before, name)} -> {_shown(now, name)}"
         for name in sorted({*before, *now}, key=str)
         if name not in before or name not in now or before[name] != now[name]

@@ -6,9 +6,11 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
+from ..atomic import naming
 from ..errors import InUseError
 
 
@@ -39,13 +41,15 @@ class Lock:
             ) from None
         started = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
         record = {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
-        os.truncate(self._descriptor, 0)
-        os.write(self._descriptor, json.dumps(record).encode())
+        with naming(path):
+            os.truncate(self._descriptor, 0)
+            os.write(self._descriptor, json.dumps(record).encode())
 
     def release(self) -> None:
         """Let others have the folder."""
         if self._descriptor is not None:
-            os.close(self._descriptor)
+            with suppress(OSError):  # the kernel has freed it even so
+                os.close(self._descriptor)
             self._descriptor = None
 
     def __del__(self) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -19,9 +20,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..atomic import sweep, write_atomically
+from ..atomic import flush_folder, naming, sweep, write_atomically
 from ..errors import CheckpointError, UsageError
-from ..models.files import find_checkpoint, numbered
+from ..models import archive
+from ..models.files import find_checkpoint, numbered, step_of
 from .config import TrainConfig, read_toml, to_toml
 from .lock import Lock
 
@@ -55,6 +57,8 @@ class RunFolder:
                 raise UsageError(f"{path} holds parts of a run already; choose another folder for a new one")
             run.write_config(config)
             run.checkpoints.mkdir()
+            flush_folder(path)
+            flush_folder(path.parent)
         except BaseException:
             run.release()
             raise
@@ -115,9 +119,20 @@ class RunFolder:
         """Where the checkpoint of that step goes."""
         return self.checkpoints / f"step-{step:08d}.safetensors"
 
-    def newest_checkpoint(self) -> Path | None:
-        """The numbered checkpoint of the latest step."""
-        return next(reversed(numbered(self.path)), None)
+    def latest_checkpoint(self) -> Path | None:
+        """The numbered checkpoint of the latest step; the best one if that is from a later step still."""
+        newest = next(reversed(numbered(self.path)), None)
+        best_step = self._best_step()
+        if best_step is not None and (newest is None or best_step > step_of(newest)):
+            return self.best
+        return newest
+
+    def _best_step(self) -> int | None:
+        try:
+            step = archive.read_header(self.best)["meta"]["step"]
+            return step if type(step) is int else None
+        except (CheckpointError, KeyError, TypeError):  # there is none, or it is damaged
+            return None
 
     def drop_old_checkpoints(self, keep: int) -> None:
         """Leave the newest `keep`."""
@@ -126,13 +141,14 @@ class RunFolder:
 
     def append_history(self, record: Mapping[str, Any]) -> None:
         """Add a line to history.jsonl."""
-        with open(self.history_file, "a", encoding="utf-8") as file:
+        with naming(self.history_file), open(self.history_file, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     def append_sample(self, heading: str, text: str) -> None:
         """Add to samples.txt."""
-        with open(self.samples_file, "a", encoding="utf-8", errors="replace", newline="") as file:
-            file.write(f"--- {heading} ---\n{text}\n\n")
+        entry = f"--- {heading} ---\n{text}\n\n".encode("utf-8", "replace")
+        with naming(self.samples_file), open(self.samples_file, "ab") as file:
+            file.write(entry)
 
     def samples_size(self) -> int:
         """Bytes in samples.txt."""
@@ -142,19 +158,22 @@ class RunFolder:
         """Have the disk hold history and samples, so that they never lag behind a checkpoint."""
         for path in (self.history_file, self.samples_file):
             if path.exists():
-                with open(path, "ab") as file:
+                with naming(path), open(path, "ab") as file:
                     os.fsync(file.fileno())
+        flush_folder(self.path)
 
     def go_back(self, step: int, samples_size: int) -> None:
         """Forget what came after a step, since it is going to happen again.
 
-        History and samples are cut; later checkpoints, which only an earlier one asked for by name leaves
-        behind, are moved to superseded/.
+        History and samples are cut. Later checkpoints, which are there only if an earlier one was asked for
+        by name, are moved to superseded/.
         """
         for later in numbered(self.path):
-            if later.name > self.checkpoint(step).name:
-                (self.path / "superseded").mkdir(exist_ok=True)
-                os.replace(later, self.path / "superseded" / later.name)
+            if step_of(later) > step:
+                self._put_aside(later)
+        best_step = self._best_step()
+        if best_step is not None and best_step > step:
+            self._put_aside(self.best)
         if self.history_file.exists():
             lines = self.history_file.read_bytes().splitlines(keepends=True)
             kept = b"".join(line for line in lines if _step_of(line) <= step)
@@ -162,13 +181,20 @@ class RunFolder:
         if self.samples_size() > samples_size:
             os.truncate(self.samples_file, samples_size)
 
+    def _put_aside(self, file: Path) -> None:
+        folder = self.path / "superseded"
+        folder.mkdir(exist_ok=True)
+        names = (file.name, *(f"{file.stem}-{n}{file.suffix}" for n in range(2, 10**6)))
+        os.replace(file, next(folder / name for name in names if not (folder / name).exists()))
+
 
 def _step_of(line: bytes) -> float:
     """The step of a line of history.jsonl; infinity for one that a crash has cut short."""
     try:
-        return json.loads(line)["step"] if line.endswith(b"\n") else float("inf")
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return math.inf
+    return step if type(step) is int and line.endswith(b"\n") else math.inf
 
 
 def newest(runs: Path) -> Path:

@@ -12,29 +12,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..atomic import write_atomically
 from ..engine import random
-from ..engine.annotate import detect_anomaly
-from ..engine.ops.shape import concatenate
 from ..errors import (
-    AnomalyError,
     CheckpointError,
     DataError,
     DivergedError,
     InexactError,
+    StorageError,
     TinygradError,
-    UsageError,
 )
-from ..models import CharLM, detach_state, files
+from ..models import CharLM, detach_state, files, join_states, split_state
 from ..optim import Average, by_name, clip_grad_norm_, schedules
-from ..text import Corpus, Windows, sample
+from ..text import Corpus, Vocabulary, Windows, sample
 from ..text.sampling import opening
 from . import events
 from .checkpoint import (
@@ -42,12 +40,14 @@ from .checkpoint import (
     Standing,
     remembered,
     restore_remembered,
+    seconds,
     state_arrays,
     state_from,
 )
-from .config import Plan, TrainConfig, fixed_differences
+from .config import Plan, TrainConfig, refuse_changes
+from .divergence import DivergenceError, cause, check_weights, finite
 from .estimate import check_memory
-from .evaluation import evaluate
+from .evaluation import StoppedError, evaluate
 from .events import bits
 from .fingerprint import differences, fingerprint
 from .run import RunFolder
@@ -57,10 +57,6 @@ SAMPLE_LENGTH, SAMPLE_TEMPERATURE, SAMPLES = 200, 0.8, 5
 HISTORY_EVERY = 10  # steps
 MOST_SKIPPED, MOST_REWOUND = 10, 5  # steps in a row; times in all
 WORSE_THAN_GUESSING = 1000  # times: nothing comes back from there
-
-
-class NotFiniteError(Exception):
-    """A loss, gradient or weight that is NaN or infinite; between the parts of the trainer only."""
 
 
 class Trainer:
@@ -83,8 +79,10 @@ class Trainer:
         check_memory(config, len(corpus.vocabulary), self.windows.batch_size)
         self.plan = Plan.of(config, len(self.windows))
         self._stop_requested = False
-        self._skipped = self._rewound = 0
         self._resumed: events.Resumed | None = None
+        self._last: Path | None = None  # checkpoint, which rewinding goes back to
+        self._takes_any_text = False  # --force
+        self._inexact: list[str] = []  # why the numbers may not be those of an uninterrupted run
         self._start()
 
     def _start(self) -> None:
@@ -103,8 +101,9 @@ class Trainer:
             embedding_dropout=config.embedding_dropout,
             weight_dropout=config.weight_dropout,
         ).to(config.backend)
-        self.names = [name for name, _ in self.model.named_parameters()]
-        self.parameters = list(self.model.parameters())
+        self._named = list(self.model.named_parameters())
+        self.names = [name for name, _ in self._named]
+        self.parameters = [parameter for _, parameter in self._named]
         decay = {} if config.weight_decay is None else {"weight_decay": config.weight_decay}
         self.optimizer = by_name(config.optimizer)(self.parameters, lr=config.lr, **decay)
         self.average = Average(self.parameters, config.average) if config.average else None
@@ -143,20 +142,26 @@ class Trainer:
         DataError if the text is not the one that the run began with, unless `force`, and under
         `require_exact` InexactError if the numbers may not be those of a run without interruption.
         """
-        file = file or run.newest_checkpoint()
-        reasons: list[str] = []
+        self._takes_any_text = force
+        file = file or run.latest_checkpoint()
+        length = None
         if file is not None:
-            reasons = self._restore(file, force)
-        if reasons and require_exact:
-            raise InexactError(f"resuming {run.path} would be inexact ({'; '.join(reasons)})")
+            length = self._length_changed(self._restore(file))
+        if self._inexact and require_exact:
+            raise InexactError(f"resuming {run.path} would be inexact ({'; '.join(self._inexact)})")
         run.go_back(self.step, self.standing.samples_size)
-        self._resumed = events.Resumed(self.step, file, tuple(reasons))
+        if file is not None and file.parent == run.path / "superseded":
+            write_atomically(run.checkpoint(self.step), file.read_bytes())
+            file = run.checkpoint(self.step)
+        self._last = file
+        self._resumed = events.Resumed(self.step, file, tuple(self._inexact), length)
         return self._resumed
 
     def train(self, run: RunFolder) -> events.Finished:
         """Train to the end, and keep the checkpoints in `run`.
 
-        Raises DivergedError if a loss, a gradient or a weight is not finite (see TrainConfig.on_nan).
+        Raises DivergedError if a loss, a gradient or a weight is not finite (see TrainConfig.on_nan), and
+        StorageError if a file of the run cannot be written.
         """
         self.run = run
         self._since_record += self._clock() - self._began  # what came between does not count
@@ -174,18 +179,22 @@ class Trainer:
         )
         if self._resumed is not None:
             self._emit(self._resumed)
-        reason = self._reason_to_end() if self.step else None
+        reason = self._reason_to_end() if self.step and not self.standing.unfinished else None
         # What is not finite is found below, with a better message than NumPy's.
         with np.errstate(all="ignore"), limited_threads(self.config):
             self._fingerprint = fingerprint(self.config.backend, None)
             while reason is None:
                 try:
-                    stepped = self._train_step()
+                    stepped = self._left_unfinished() or self._train_step()
                     reason = self._after(stepped)
-                except NotFiniteError as error:
+                except DivergenceError as error:
                     self._rewind(str(error))
-        checkpoint = run.newest_checkpoint()
-        assert checkpoint is not None
+                except OSError as error:
+                    raise StorageError(
+                        f"cannot write {error.filename or run.path} at step {self.step}: "
+                        f"{error.strerror or error}; {self._kept()}"
+                    ) from None
+        assert self._last is not None
         finished = events.Finished(
             step=self.step,
             epoch=self.epoch,
@@ -194,22 +203,20 @@ class Trainer:
             val_step=self.standing.best_step,
             elapsed=self.elapsed,
             run=run.path,
-            checkpoint=checkpoint,
+            checkpoint=self._last,
         )
         self._emit(finished)
         return finished
 
     def _reason_to_end(self) -> str | None:
         patience = self.config.patience
-        if self._stop_requested:
-            return "interrupted"
         if self.plan.steps is not None and self.step >= self.plan.steps:
             return "steps"
         if self.plan.seconds is not None and self.elapsed >= self.plan.seconds:
             return "minutes"
         if patience is not None and self.standing.evaluations_waiting >= patience:
             return "patience"
-        return None
+        return "interrupted" if self._stop_requested else None
 
     # --- a step -------------------------------------------------------------------------------------
 
@@ -225,13 +232,11 @@ class Trainer:
         loss, grad_norm, skipped = math.nan, math.nan, None
         try:
             loss, state = self._gradient(inputs, targets)
-            grad_norm = self._finite(
-                clip_grad_norm_(self.parameters, self.config.clip), "the norm of the gradient"
-            )
-        except NotFiniteError as error:
+            grad_norm = finite(clip_grad_norm_(self.parameters, self.config.clip), "the norm of the gradient")
+        except DivergenceError as error:
             skipped = self._skip(str(error), inputs, targets)
         else:
-            self._skipped = 0
+            self.standing.skipped = 0
             self.state = state
             self.optimizer.step()
             if self.average is not None:
@@ -254,10 +259,28 @@ class Trainer:
         self._emit(stepped)
         return stepped
 
+    def _left_unfinished(self) -> events.Stepped | None:
+        """The last step, if a stop came before what follows a step was done."""
+        unfinished, self.standing.unfinished = self.standing.unfinished, None
+        if unfinished is None:
+            return None
+        grad_norm, lr = unfinished["grad_norm"], unfinished["lr"]
+        return events.Stepped(
+            step=self.step,
+            epoch=self.epoch,
+            loss=math.nan,
+            grad_norm=math.nan if grad_norm is None else grad_norm,
+            lr=lr or 0.0,
+            symbols=0,
+            duration=0.0,
+            elapsed=self.elapsed,
+            progress=self.plan.progress(self.step, self.elapsed),
+        )
+
     def _learning_rate(self) -> float:
         factor = self.schedule(self.plan.progress(self.step, self.elapsed))
         factor *= schedules.warmup(self.step, self.config.warmup)
-        return self.config.lr * factor * self.standing.lr_factor
+        return self.config.lr * factor * 0.5**self.standing.rewound
 
     def _gradient(self, inputs: np.ndarray, targets: np.ndarray) -> tuple[float, Any]:
         """The gradients of a window (T, B), left on the parameters; its loss, and the state after it.
@@ -265,84 +288,58 @@ class Trainer:
         The streams are taken in `accumulate` parts one after the other. A part's mean loss counts as much as
         it has streams, so the gradients add up to that of the whole.
         """
-        random.set_step(self.step - 1)  # of the masks
+        random.set_step(self.step - 1, self.config.seed)  # of the masks
         self.optimizer.zero_grad()
         streams = inputs.shape[1]
         parts = min(self.config.accumulate, streams)
         cuts = [streams * part // parts for part in range(parts + 1)]
+        before = [self.state] if parts == 1 else split_state(self.state, cuts)
         nats, states = 0.0, []
-        for start, end in pairwise(cuts):
+        for (start, end), state in zip(pairwise(cuts), before, strict=True):
             share = (end - start) / streams
-            state = _streams(self.state, start, end) if parts > 1 else self.state
             loss, state = self.model.loss(inputs[:, start:end], targets[:, start:end], state)
-            nats += share * self._finite(loss.item(), "the loss")
+            nats += share * finite(loss.item(), "the loss")
             if nats > WORSE_THAN_GUESSING * math.log(max(len(self.corpus.vocabulary), 2)):
-                raise NotFiniteError(f"the loss is {nats:.4g}")
+                raise DivergenceError(f"the loss is {nats:.4g}")
             (loss * share if parts > 1 else loss).backward()
             states.append(detach_state(state))
-        return nats, states[0] if parts == 1 else _joined(states)
+        return nats, states[0] if parts == 1 else join_states(states)
 
     # --- what is not finite -------------------------------------------------------------------------
 
-    def _finite(self, value: float, what: str) -> float:
-        if not math.isfinite(value):
-            raise NotFiniteError(f"{what} is {value}")
-        return value
-
-    def _check_weights(self) -> None:
-        for name, parameter in zip(self.names, self.parameters, strict=True):
-            self._finite(float(np.abs(parameter.numpy()).max()), f"the weight {name}")
-
     def _skip(self, what: str, inputs: np.ndarray, targets: np.ndarray) -> str:
         """Leave the weights and the hidden state as they were, if that is what the settings say."""
-        reason = what + self._cause(inputs, targets)
-        self._skipped += 1
-        if self.config.on_nan == "skip" and self._skipped < MOST_SKIPPED:
+        why = cause(self._named, lambda: self._gradient(inputs, targets))
+        reason = f"{what} ({why})" if why else what
+        self.standing.skipped += 1
+        if self.config.on_nan == "skip" and self.standing.skipped < MOST_SKIPPED:
             self.optimizer.zero_grad()
             return reason
         if self.config.on_nan == "skip":
-            reason += f", and so were the {MOST_SKIPPED - 1} steps before"
-        raise NotFiniteError(reason)
-
-    def _cause(self, inputs: np.ndarray, targets: np.ndarray) -> str:
-        """Where it came from: a weight, or the op that a second, watched computation of the step names."""
-        try:
-            self._check_weights()
-            with detect_anomaly():
-                self._gradient(inputs, targets)
-        except AnomalyError as error:
-            return f" ({_shortened(str(error))})"
-        except NotFiniteError as error:
-            return "" if "the loss" in str(error) else f" ({error})"
-        for name, parameter in zip(self.names, self.parameters, strict=True):
-            gradient = parameter.grad
-            if gradient is not None and not np.isfinite(gradient.numpy()).all():
-                return f" (the gradient of {name})"
-        return ""
+            reason += f", the {MOST_SKIPPED}th step in a row that would be skipped"
+        raise DivergenceError(reason)
 
     def _rewind(self, reason: str) -> None:
         """Go back to the last checkpoint with half the learning rate, if that is what the settings say."""
-        at = self.step
-        last = self.run.newest_checkpoint()
-        if self.config.on_nan != "rewind" or self._rewound == MOST_REWOUND:
-            kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint from before"
-            again = f" after {MOST_REWOUND} rewinds" if self._rewound else ""
-            try_this = ", or --on-nan skip or rewind," if self.config.on_nan == "stop" else ""
+        at, rewound, elapsed = self.step, self.standing.rewound + 1, self.elapsed
+        if self.config.on_nan != "rewind" or rewound > MOST_REWOUND:
+            again = f" after {MOST_REWOUND} rewinds" if self.config.on_nan == "rewind" else ""
+            also = ", or --on-nan skip or rewind," if self.config.on_nan == "stop" else ""
             raise DivergedError(
-                f"{reason} at step {at}{again}; {kept}; a smaller --lr (it is {self.config.lr:g}) or --clip "
-                f"(it is {self.config.clip:g}){try_this} may help"
+                f"at step {at}{again}, {reason}; {self._kept()}; a smaller --lr "
+                f"(it is {self.config.lr:g}) or --clip (it is {self.config.clip:g}){also} may help"
             )
-        self._rewound += 1
-        factor = self.standing.lr_factor / 2
-        elapsed = self.elapsed
-        if last is not None:
-            self._restore(last)
+        if self._last is not None:
+            self._restore(self._last)
         else:
             self._start()
         self._elapsed_before = elapsed  # time does not come back
-        self.standing.lr_factor = factor
+        self.standing.rewound = rewound
         self.run.go_back(self.step, self.standing.samples_size)
         self._emit(events.Rewound(at, self.step, reason, self._learning_rate()))
+
+    def _kept(self) -> str:
+        return f"the last good checkpoint is {self._last}" if self._last else "there is no checkpoint yet"
 
     # --- after a step -------------------------------------------------------------------------------
 
@@ -350,26 +347,36 @@ class Trainer:
         """Evaluate, write down, sample and save what is due; the reason to end if this was the last step."""
         step, plan = self.step, self.plan
         reason = self._reason_to_end()
-        interrupted = reason == "interrupted"
-        evaluates = step % plan.eval_every == 0 or (reason is not None and not interrupted)
-        with self._averaged():
-            val_loss = self._evaluate() if evaluates else None
-            if evaluates or step % HISTORY_EVERY == 0:
-                self._record(stepped, val_loss)
-            if self._samples_now(stepped):
-                self._sample()
-        reason = reason or self._reason_to_end()
+        evaluates = step % plan.eval_every == 0 or reason not in (None, "interrupted")
+        val_loss = None
+        try:
+            with self._averaged():
+                if evaluates:
+                    val_loss = self._evaluate()
+                if evaluates or step % HISTORY_EVERY == 0:
+                    self._record(stepped, val_loss)
+                if self._samples_now(stepped):
+                    self._sample()
+        except StoppedError:  # a validation may take long; a resume begins with it
+            grad_norm = stepped.grad_norm if math.isfinite(stepped.grad_norm) else None
+            self.standing.unfinished = {"grad_norm": grad_norm, "lr": stepped.lr}
+            reason, evaluates = "interrupted", False
+        if evaluates:  # patience, or the time it took, may end the training, but nothing without a validation
+            reason = self._reason_to_end()
         best = evaluates and self.standing.best_step == step
         saves = step % plan.checkpoint_every == 0 or reason is not None
         if best or saves:
-            self._check_weights()
+            check_weights(self._named)
             self.run.flush()
         if best:
             self._write(self.run.best, val_loss)
+            self._last = self.run.best
         if saves:
-            self._write(self.run.checkpoint(step), val_loss, finished=reason not in (None, "interrupted"))
+            path = self.run.checkpoint(step)
+            self._write(path, val_loss, finished=reason not in (None, "interrupted"))
+            self._last = path
             self.run.drop_old_checkpoints(self.config.keep)
-            self._emit(events.Saved(step, self.run.checkpoint(step)))
+            self._emit(events.Saved(step, path))
         return reason
 
     def _averaged(self) -> AbstractContextManager[Any]:
@@ -386,7 +393,8 @@ class Trainer:
         """The validation loss, if there is a held-out part; keeps the model if it is the best so far."""
         standing, val_loss, best = self.standing, None, False
         if self.val_windows is not None:
-            val_loss = self._finite(evaluate(self.model, self.val_windows), "the validation loss")
+            loss = evaluate(self.model, self.val_windows, self._going_on)
+            val_loss = finite(loss, "the validation loss")
             best = standing.best_loss is None or val_loss < standing.best_loss
             standing.evaluations_waiting = 0 if best else standing.evaluations_waiting + 1
             if isinstance(self.schedule, schedules.Plateau):
@@ -397,6 +405,10 @@ class Trainer:
             standing.best_loss, standing.best_step = val_loss, self.step
         self._emit(events.Evaluated(self.step, self.epoch, train_loss, val_loss, best, self.elapsed))
         return val_loss
+
+    def _going_on(self, done: float) -> bool:
+        self._emit(events.Evaluating(self.step, done))
+        return not self._stop_requested
 
     def _record(self, stepped: events.Stepped, val_loss: float | None) -> None:
         """Add to the history; the training loss is the mean since the record before."""
@@ -432,7 +444,7 @@ class Trainer:
         try:
             text = vocabulary.decode(list(symbols))
         except CheckpointError:  # finite weights, but so large that the predictions are not
-            raise NotFiniteError("the model's prediction is not finite") from None
+            raise DivergenceError("the model's prediction is not finite") from None
         self.run.append_sample(f"step {self.step}, epoch {self.epoch}", text)
         self.standing.samples_size = self.run.samples_size()
         self._emit(events.Sampled(self.step, self.epoch, text))
@@ -455,6 +467,7 @@ class Trainer:
             "random": random.snapshot(),
             "corpus_sha256": self.corpus.sha256,
             "fingerprint": self._fingerprint,
+            "inexact": self._inexact,
             "time": {"elapsed": self.elapsed, "since_record": self._clock() - self._since_record},
         }
         arrays = {**remembered("optimizer", self.optimizer, self.names), **state_arrays(self.state)}
@@ -465,19 +478,33 @@ class Trainer:
         with self._averaged():
             files.save(path, self.model, self.corpus.vocabulary, meta, training, arrays)
 
-    def _restore(self, file: Path, force: bool = False) -> list[str]:
-        """Everything as the checkpoint has it; why the numbers may differ from here on."""
-        path, header, arrays = files.read(file)
-        loaded = files.model_of(path, header, arrays)
+    def _restore(self, file: Path) -> TrainConfig:
+        """Everything as the checkpoint has it; the settings it was written with."""
+        _, header, arrays = files.read(file)
         training = header.get("training")
         if not isinstance(training, dict):
             raise CheckpointError(f"{file} holds a model only; a training cannot go on from it")
-        try:
+        with _read_from(file):
             settings = TrainConfig.of(training["config"], str(file))
-            reasons = self._what_changed(file, settings, training, force)
-            if loaded.vocabulary != self.corpus.vocabulary:
-                raise DataError(f"the text has other symbols than the model of {file} knows")
-            self._start()
+            vocabulary = Vocabulary.from_json(header["vocabulary"])
+            inexact = list(training["inexact"])
+            if not all(isinstance(reason, str) for reason in inexact):
+                raise TypeError("inexact is not a list of reasons")
+        refuse_changes(settings, self.config, f" in {file}")
+        same_text = training.get("corpus_sha256") == self.corpus.sha256
+        if not same_text and not self._takes_any_text:
+            raise DataError(
+                f"the text is not the one that {file} was trained on; bring the old one back, or go on with "
+                "this one: --force"
+            )
+        if vocabulary != self.corpus.vocabulary:
+            raise DataError(f"the text has other symbols than the model of {file} knows")
+        inexact += [] if same_text else ["another text"]
+        with limited_threads(self.config):
+            inexact += differences(training.get("fingerprint", {}), fingerprint(self.config.backend, None))
+        self._start()
+        self._inexact = list(dict.fromkeys(inexact))
+        with _read_from(file):
             weights = {name: arrays[f"weights/{name}" if self.average else name] for name in self.names}
             self.model.load_state_dict(weights)
             steps = training["optimizer_steps"]
@@ -488,62 +515,43 @@ class Trainer:
                 self.schedule.load_state_dict(training["plateau"])
             self.standing = Standing.from_json(training["standing"])
             shape = (settings.layers, self.windows.batch_size, settings.hidden_size)
-            self.state = state_from(arrays, shape, self.config.backend)
+            parts = 2 if settings.kind == "lstm" else 1
+            if same_text:  # the state belongs to a place in it
+                self.state = state_from(arrays, parts, shape, self.config.backend)
             random.restore(training["random"])
-            self._elapsed_before = float(training["time"]["elapsed"])
-            self._since_record = self._began - float(training["time"]["since_record"])
-        except (CheckpointError, DataError):
-            raise
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError, TinygradError) as error:
-            raise CheckpointError(f"{file} does not hold a training of this program: {error}") from None
-        return reasons
+            self._elapsed_before = seconds(training["time"]["elapsed"])
+            self._since_record = self._began - seconds(training["time"]["since_record"])
+        return settings
 
-    def _what_changed(
-        self, file: Path, before: TrainConfig, training: dict[str, Any], force: bool
-    ) -> list[str]:
-        different = fixed_differences(before, self.config)
-        if different:
-            name = different[0]
-            raise UsageError(
-                f"{name} cannot change when a run goes on: it is {getattr(before, name)!r} in {file}, not "
-                f"{getattr(self.config, name)!r}"
-            )
-        with limited_threads(self.config):
-            reasons = differences(training["fingerprint"], fingerprint(self.config.backend, None))
-        if training["corpus_sha256"] != self.corpus.sha256:
-            if not force:
-                raise DataError(
-                    f"the text is not the one that {file} was trained on; bring the old one back, or go on "
-                    "with this one: --force"
-                )
-            reasons.append("another text")
-        if self.config.backend == "cupy":
-            reasons.append("the GPU adds up an embedding's gradient in no fixed order")
-        return reasons
+    def _length_changed(self, before: TrainConfig) -> str | None:
+        """What a person should know whose learning rate goes by a length that is not what it was."""
+        old, new = Plan.of(before, len(self.windows)), self.plan
+        by_progress = not isinstance(self.schedule, schedules.Plateau) and self.config.schedule != "constant"
+        if not by_progress or (old.steps, old.seconds) == (new.steps, new.seconds):
+            return None
+        factor = self.schedule(old.progress(self.step, self.elapsed))
+        was = self.config.lr * factor * 0.5**self.standing.rewound
+        return (
+            "the run has another length now, and the learning rate goes by it: "
+            f"{was:.3g} -> {self._learning_rate():.3g}"
+        )
 
 
-def _shortened(anomaly: str) -> str:
-    """Of an AnomalyError which op it was, and in which module and time step."""
-    op, *details = anomaly.splitlines()
-    place = [part for line in details for part in line.strip().split(", ")]
-    place = [part for part in place if part.startswith(("module ", "time step "))]
-    return ", ".join([op.split(" (")[0], *place])
-
-
-def _streams(state: Any, start: int, end: int) -> Any:
-    """The state of some of the streams."""
-    if state is None:
-        return None
-    if isinstance(state, tuple):
-        return tuple(part[:, start:end] for part in state)
-    return state[:, start:end]
-
-
-def _joined(states: list[Any]) -> Any:
-    """The state of all streams again."""
-    if isinstance(states[0], tuple):
-        return tuple(concatenate(parts, axis=1) for parts in zip(*states, strict=True))
-    return concatenate(states, axis=1)
+@contextmanager
+def _read_from(file: Path) -> Iterator[None]:
+    """What is wrong in this block is wrong with the checkpoint."""
+    try:
+        yield
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        IndexError,
+        AttributeError,
+        OverflowError,
+        TinygradError,
+    ) as error:
+        raise CheckpointError(f"{file} does not hold a training of this program: {error}") from None
 
 
 def split_windows(corpus: Corpus, config: TrainConfig) -> tuple[Windows, Windows | None]:

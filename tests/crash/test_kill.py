@@ -1,0 +1,55 @@
+"""SIGKILL at drawn moments of a training: no file is ever lost, and it ends as if it had not been killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import time
+
+import pytest
+
+from .runs import TINY, intact, litter, outcome
+
+# So many checkpoints that most moments fall into the writing of one.
+OFTEN = ["--checkpoint-every", "2", "--eval-every", "3", "--sample-every", "9", "--max-steps", "40"]
+
+
+def check_kills(server, folder, figures, kills, seed):
+    draw = random.Random(seed)
+    began = time.monotonic()
+    assert server.start(["train", "text.txt", *TINY, *OFTEN, "--run", "whole"], folder).wait() == 0
+    duration = time.monotonic() - began
+    expected = outcome(folder / "whole")
+    killed = files = trainings = 0
+    while killed < kills:
+        shutil.rmtree(folder / "run", ignore_errors=True)
+        process = server.start(["train", "text.txt", *TINY, *OFTEN, "--run", "run"], folder)
+        while True:
+            if killed < kills:
+                time.sleep(draw.uniform(0, 0.7 * duration))
+                os.kill(process.pid, signal.SIGKILL)
+            code = process.wait()
+            if code == 0:
+                break
+            assert code == -signal.SIGKILL, process.err
+            killed += 1
+            files += intact(folder / "run")
+            begun = (folder / "run" / "config.toml").exists()
+            again = ["--resume", "run"] if begun else ["text.txt", *TINY, *OFTEN, "--run", "run"]
+            process = server.start(["train", *again], folder)
+        trainings += 1
+        assert process.err == ""
+        assert outcome(folder / "run") == expected
+        assert not litter(folder / "run")
+    figures(f"SIGKILL: {killed} in {trainings} trainings, {files} files looked at, 0 lost")
+
+
+def test_a_few_moments(server, folder, figures):
+    check_kills(server, folder, figures, 4, seed=1)
+
+
+@pytest.mark.slow
+def test_many_moments(server, folder, figures):
+    check_kills(server, folder, figures, 300, seed=2)
