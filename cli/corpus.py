@@ -80,10 +80,11 @@ def list_corpora() -> None:
             path = text.resolve(name)
             print(f"{name}  {path.stat().st_size:,} bytes  {path}")
         for name, entry in catalogue.CATALOGUE.items():
-            where = catalogue.cached(name) or f"not fetched yet; trnn corpus get {name}"
+            where = catalogue.cached(name) or f"fetch it: trnn corpus get {name}"
             print(f"{name}  {entry.size:,} bytes  {where}")
             print_paragraph(entry.about, "    ")
-            print_paragraph(f"{entry.licence}; {entry.address}", "    ")
+            print_paragraph(entry.licence, "    ")
+            print(f"    {entry.address}")
 
 
 @app.command("get", epilog="Try: trnn corpus get tinyshakespeare, then: trnn train tinyshakespeare")

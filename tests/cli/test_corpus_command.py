@@ -94,7 +94,7 @@ def fable(cache, monkeypatch):
 
 def test_a_fetched_text_is_there_under_its_name(trnn, cache, fable, address, monkeypatch):
     fable(f"{address}/good")
-    assert "fable  175,000 bytes  not fetched yet; trnn corpus get fable\n" in trnn("list")[1]
+    assert "fable  175,000 bytes  fetch it: trnn corpus get fable\n" in trnn("list")[1]
     path = cache / "fable.txt"
     umask = os.umask(0o027)
     try:
