@@ -13,7 +13,7 @@ import typer
 
 from .given import read_given
 from .runs import RUNS, complete_run, find_checkpoint
-from .terminal import one_line, printable, reader_may_leave
+from .terminal import discard, one_line, printable, reader_may_leave
 
 if TYPE_CHECKING:
     import numpy as np
@@ -235,6 +235,7 @@ class _Writer:
                 self._file.write(data)
                 self._file.flush()
             except OSError as error:  # of standard output: any other file is in memory
+                discard(sys.stdout)
                 error.filename = "standard output"
                 raise
             self._line_ended = data.endswith(b"\n")

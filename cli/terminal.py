@@ -54,7 +54,7 @@ def reader_may_leave() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        _discard(sys.stdout)
+        discard(sys.stdout)
 
 
 class Unfailing:
@@ -83,10 +83,10 @@ class Unfailing:
         try:
             yield
         except OSError:
-            _discard(self._stream)
+            discard(self._stream)
 
 
-def _discard(stream: TextIO) -> None:
+def discard(stream: TextIO) -> None:
     """Send the stream nowhere, also what is still in its buffer when the interpreter ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())

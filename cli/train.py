@@ -6,7 +6,7 @@ import inspect
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from json import dumps
@@ -26,7 +26,8 @@ from tinygrad_rnn.training.config import (
     read_toml,
 )
 
-from .runs import RUNS
+from .corpus import complete_text
+from .runs import RUNS, complete_run, find_run
 from .terminal import busy, clock, counted
 
 if TYPE_CHECKING:
@@ -45,8 +46,15 @@ trnn train letters/ --kind lstm --hidden-size 256 --minutes 30 --run letters-mod
 trnn train --resume letters-model --minutes 60"""
 
 
-def _option(help: str, default: str | bool = False) -> Any:
-    return typer.Option(help=help, show_default=default, rich_help_panel=RUN)
+def _beginning(words: Iterable[str]) -> Callable[[str], list[str]]:
+    """For the shell: those of `words` that begin with what is typed already."""
+    return lambda incomplete: [word for word in words if word.startswith(incomplete)]
+
+
+def _option(
+    help: str, default: str | bool = False, completion: Callable[[str], list[str]] | None = None
+) -> Any:
+    return typer.Option(help=help, show_default=default, rich_help_panel=RUN, autocompletion=completion)
 
 
 def _flag(name: str, help: str) -> Any:
@@ -70,6 +78,7 @@ def _with_settings(command: Callable) -> Callable:
             show_default={"True": "yes", "False": "no"}.get(default, default),
             rich_help_panel=setting.metadata["group"],
             metavar="" if types[name] is bool else None,
+            autocompletion=_beginning(setting.metadata["choices"]) if setting.metadata["choices"] else None,
         )
         annotation: Any = Annotated[types[name] | None, option]  # type: ignore[valid-type]
         settings.append(
@@ -93,6 +102,7 @@ def train(
         typer.Argument(
             help="Text files, folders, - for standard input, or names of known texts such as harbour.",
             show_default=False,
+            autocompletion=complete_text,
         ),
     ] = None,
     *,
@@ -100,12 +110,14 @@ def train(
     resume: Annotated[
         Path | None,
         _option(
-            f"Go on with the run in this folder or of this name in {RUNS}/, or from one checkpoint of it."
+            f"Go on with the run in this folder or of this name in {RUNS}/, or from one checkpoint of it.",
+            completion=complete_run,
         ),
     ] = None,
     config: Annotated[Path | None, _option("A TOML file of settings; options win over it.")] = None,
     preset: Annotated[
-        str | None, _option(f"Settings that are known to go well: {', '.join(PRESETS)}.")
+        str | None,
+        _option(f"Settings that are known to go well: {', '.join(PRESETS)}.", completion=_beginning(PRESETS)),
     ] = None,
     dry_run: Annotated[
         bool, _flag("--dry-run", "Print the model, its memory and the plan, and train nothing.")
@@ -211,7 +223,7 @@ def _run_and_checkpoint(named: Path) -> tuple[Path, Path | None]:
     from tinygrad_rnn.errors import CheckpointError, UsageError
     from tinygrad_rnn.models import archive
 
-    path = named if named.exists() else RUNS / named
+    path = find_run(named)
     if not path.exists():
         raise UsageError(f"{named} does not exist, neither here nor in {RUNS}/")
     run = run_of(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -27,10 +27,25 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def _setting(
-    group: str, help: str, default: Any = MISSING, *, unset: str = "", changeable: bool = False
+    group: str,
+    help: str,
+    default: Any = MISSING,
+    *,
+    unset: str = "",
+    changeable: bool = False,
+    choices: Iterable[str] = (),
 ) -> Any:
-    """A field and what a person is told of it. `unset`: what None means. `changeable`: on resume."""
-    metadata = {"group": group, "help": help, "unset": unset, "changeable": changeable}
+    """A field and what a person is told of it.
+
+    unset: what None means. changeable: on resume. choices: all values that it may have, if they are few.
+    """
+    metadata = {
+        "group": group,
+        "help": help,
+        "unset": unset,
+        "changeable": changeable,
+        "choices": tuple(choices),
+    }
     return field(default=default, metadata=metadata)
 
 
@@ -48,9 +63,15 @@ class TrainConfig:
     corpus: tuple[str, ...] = _setting(
         TEXT, "Text files, folders of them, names of known texts, or -.", changeable=True
     )
-    encoding: str = _setting(TEXT, "utf-8: a symbol is a character; bytes: a byte, for any file.", "utf-8")
+    encoding: str = _setting(
+        TEXT, "utf-8: a symbol is a character; bytes: a byte, for any file.", "utf-8", choices=ENCODINGS
+    )
     normalize: str | None = _setting(
-        TEXT, "nfc: composed and decomposed characters become the same.", None, unset="characters as they are"
+        TEXT,
+        "nfc: composed and decomposed characters become the same.",
+        None,
+        unset="characters as they are",
+        choices=["nfc"],
     )
     min_count: int = _setting(TEXT, "Characters rarer than this become one unknown symbol.", 1)
     val_fraction: float = _setting(TEXT, "Part of the text, at its end, held out for validation.", 0.1)
@@ -62,7 +83,7 @@ class TrainConfig:
         changeable=True,  # where the texts are; what is in them must be the same
     )
 
-    kind: str = _setting(MODEL, "gru, lstm or rnn.", "gru")
+    kind: str = _setting(MODEL, "gru, lstm or rnn.", "gru", choices=KINDS)
     layers: int = _setting(MODEL, "Recurrent layers.", 2)
     hidden_size: int = _setting(MODEL, "Units a layer.", 128)
     embedding_size: int = _setting(MODEL, "Numbers that stand for a symbol.", 64)
@@ -83,9 +104,11 @@ class TrainConfig:
     accumulate: int = _setting(
         TRAINING, "Compute a batch in this many parts and add their gradients: saves memory.", 1
     )
-    optimizer: str = _setting(TRAINING, f"{', '.join(OPTIMIZERS)}.", "adam")
+    optimizer: str = _setting(TRAINING, f"{', '.join(OPTIMIZERS)}.", "adam", choices=OPTIMIZERS)
     lr: float = _setting(TRAINING, "Learning rate at its highest.", 6e-3)
-    schedule: str = _setting(TRAINING, f"How the learning rate falls: {', '.join(SCHEDULES)}.", "cosine")
+    schedule: str = _setting(
+        TRAINING, f"How the learning rate falls: {', '.join(SCHEDULES)}.", "cosine", choices=SCHEDULES
+    )
     warmup: int = _setting(TRAINING, "Steps in which the learning rate rises to its highest.", 0)
     weight_decay: float | None = _setting(
         TRAINING, "Pull of the weights towards zero.", None, unset="the optimiser's own"
@@ -109,6 +132,7 @@ class TrainConfig:
         "checkpoint and halve the learning rate.",
         "stop",
         changeable=True,
+        choices=ON_NAN,
     )
 
     epochs: int | None = _setting(
@@ -152,15 +176,10 @@ class TrainConfig:
         object.__setattr__(self, "corpus", sources)
         if not self.corpus:
             raise UsageError("a training needs a text: a file, a folder, or a name such as harbour")
-        for name, known in [
-            ("encoding", ENCODINGS),
-            ("kind", KINDS),
-            ("optimizer", OPTIMIZERS),
-            ("schedule", SCHEDULES),
-            ("on_nan", ON_NAN),
-            ("normalize", (None, "nfc")),
-        ]:
-            self._require(name, getattr(self, name) in known, _one_of([n for n in known if n]))
+        for name, setting in SETTINGS.items():
+            choices, value = setting.metadata["choices"], getattr(self, name)
+            if choices and value is not None:
+                self._require(name, value in choices, _one_of(choices))
         try:
             get_backend(self.backend)
         except BackendError as error:
