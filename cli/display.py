@@ -25,7 +25,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tinygrad_rnn.text.sources import STDIN, text_files
+from tinygrad_rnn.text.sources import STDIN, shortened, text_files
 from tinygrad_rnn.training import TrainConfig, events
 from tinygrad_rnn.training.events import bits
 
@@ -254,14 +254,6 @@ def describe(config: TrainConfig, started: events.Started) -> list[str]:
         f"for {' or '.join(limits)}"
     )
     return lines
-
-
-def shortened(source: str) -> str:
-    """A path as seen from here, where that is shorter."""
-    try:
-        return min(source, str(Path(source).relative_to(Path.cwd())), key=len)
-    except ValueError:
-        return source
 
 
 def _is_no_number(value: Any) -> bool:

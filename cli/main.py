@@ -38,14 +38,18 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-app.command("train", epilog=f"{train.EXAMPLES}\n\n{EXIT_CODES}")(train.train)
-app.command("sample", epilog=EXIT_CODES)(sample.sample)
-app.command("eval", epilog=EXIT_CODES)(evaluate.evaluate)
-app.command("score", epilog=EXIT_CODES)(score.score)
+_COMMANDS: list[tuple[str, Any, Any]] = [
+    ("train", train, train.train),
+    ("sample", sample, sample.sample),
+    ("eval", evaluate, evaluate.evaluate),
+    ("score", score, score.score),
+    ("info", info, info.info),
+]
+for name, module, command in _COMMANDS:
+    app.command(name, epilog=f"{module.EXAMPLES}\n\n{EXIT_CODES}")(command)
+app.command("doctor", epilog=EXIT_CODES)(doctor.doctor)
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(runs.app, name="runs")
-app.command("info", epilog=EXIT_CODES)(info.info)
-app.command("doctor", epilog=EXIT_CODES)(doctor.doctor)
 
 
 def _print_version(wanted: bool) -> None:

@@ -59,9 +59,9 @@ def find_sources(names: Iterable[str | Path], spools: ExitStack, folder: Path) -
             continue
         path = resolve(name)
         if os.path.isdir(path):
-            sources += [Source(str(file), file) for file in text_files(path)]
+            sources += [Source(shortened(str(file)), file) for file in text_files(path)]
         elif os.path.isfile(path):
-            sources.append(Source(str(name), path))
+            sources.append(Source(shortened(str(name)), path))
         else:
             try:
                 with open(path, "rb") as pipe:
@@ -114,6 +114,14 @@ def text_files(folder: Path) -> list[Path]:
     if not texts:
         raise DataError(f"no text file in {folder} or below, hidden ones aside ({len(files)} of other kinds)")
     return sorted(texts, key=lambda file: file.relative_to(folder).as_posix())
+
+
+def shortened(source: str) -> str:
+    """A path as seen from here, where that is shorter."""
+    try:
+        return min(source, str(Path(source).relative_to(Path.cwd())), key=len)
+    except ValueError:
+        return source
 
 
 def vanishing_file(folder: Path) -> BinaryIO:
