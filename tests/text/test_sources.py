@@ -104,3 +104,10 @@ def test_a_file_comes_before_a_text_that_comes_along(tmp_path, monkeypatch):
     (tmp_path / "harbour").write_text("mine")
     assert resolve("harbour").read_text() == "mine"
     assert resolve("harbour.txt").read_text() != "mine"
+
+
+def test_what_a_training_left_in_a_folder_is_no_text(tmp_path):
+    for name in ("a.txt", "runs/one/history.jsonl", "runs/one/run.lock", "runs/one/checkpoints/x", "b/c.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("text")
+    assert [path.name for path in text_files(tmp_path)] == ["a.txt", "c.txt"]

@@ -18,6 +18,7 @@ from ..errors import DataError
 from .catalogue import CATALOGUE, cached
 
 STDIN = "-"
+RUN_MARK = "run.lock"  # a file that every run folder has
 _PROVIDED = "tinygrad_rnn.corpora"
 _LOOKED_AT = 8192  # bytes of a file, to see whether it is text
 
@@ -47,7 +48,7 @@ def find_sources(names: Iterable[str | Path], spools: ExitStack, folder: Path) -
 
     A name is that of a file, of a text that comes along, of a folder, or "-" for standard input. A folder
     stands for the text files in it and below, in the order of their paths; left out are hidden files and
-    folders, and files with a zero byte near their beginning, which are no text.
+    folders, folders of runs, and files with a zero byte near their beginning, which are no text.
 
     What can be read only once (standard input, a named pipe) is first copied to a file in `folder`, or
     where temporary files go if that does not work. The file has no name and lives until `spools` is closed.
@@ -108,6 +109,9 @@ def text_files(folder: Path) -> list[Path]:
 
     files: list[Path] = []
     for at, folders, found in os.walk(folder, onerror=fail):
+        if RUN_MARK in found:  # what a training left behind is no text
+            folders.clear()
+            continue
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [Path(at, name) for name in found if not name.startswith(".")]
     texts = [file for file in files if os.path.isfile(file) and _is_text(file)]

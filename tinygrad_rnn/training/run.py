@@ -24,6 +24,7 @@ from ..atomic import flush_folder, naming, sweep, write_atomically
 from ..errors import CheckpointError, UsageError
 from ..models import archive
 from ..models.files import find_checkpoint, numbered, step_of
+from ..text.sources import RUN_MARK
 from .config import TrainConfig, read_toml, to_toml
 from .lock import Lock
 
@@ -89,7 +90,7 @@ class RunFolder:
         return run
 
     def _take(self) -> None:
-        self._lock = Lock(self.path / "run.lock")
+        self._lock = Lock(self.path / RUN_MARK)
         sweep(self.path)
         sweep(self.checkpoints)
 
