@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from textwrap import indent
-from typing import IO, Any, TextIO, cast
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -26,7 +26,7 @@ from rich.text import Text
 from tinygrad_rnn.training import TrainConfig, events
 from tinygrad_rnn.training.events import bits
 
-from .terminal import Unfailing, clock, printable
+from .terminal import clock, printable, unfailing
 
 PLAIN_EVERY = 30.0  # seconds between two progress lines where there is no terminal
 SMOOTHING = 0.05  # weight of the newest step in the loss and the speed of the live line
@@ -37,8 +37,8 @@ class Display:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.progress_console = Console(file=_unfailing(sys.stderr), highlight=False)
-        self.console = Console(file=_unfailing(sys.stdout), highlight=False, soft_wrap=True)
+        self.progress_console = Console(file=unfailing(sys.stderr), highlight=False)
+        self.console = Console(file=unfailing(sys.stdout), highlight=False, soft_wrap=True)
         self.has_live_line = self.progress_console.is_terminal and not self.progress_console.is_dumb_terminal
         if self.has_live_line and self.console.is_terminal:
             self.console = self.progress_console  # one screen: lines go above the live one
@@ -173,7 +173,7 @@ class JsonLines:
     """Prints each event but the single steps as an object on a line of its own: {"event": "saved", ...}."""
 
     def __init__(self) -> None:
-        self._out = _unfailing(sys.stdout)
+        self._out = unfailing(sys.stdout)
 
     def live(self) -> AbstractContextManager[Any]:
         """Nothing is alive here."""
@@ -234,7 +234,3 @@ def shortened(source: str) -> str:
 
 def _is_no_number(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
-
-
-def _unfailing(stream: TextIO) -> IO[str]:
-    return cast(IO[str], Unfailing(stream))

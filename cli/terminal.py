@@ -7,7 +7,7 @@ import sys
 import unicodedata
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, TextIO
+from typing import IO, Any, TextIO, cast
 
 
 def printable(text: str) -> str:
@@ -25,7 +25,7 @@ def busy(doing: str) -> AbstractContextManager[object]:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(stderr=True, highlight=False)
+    console = Console(file=unfailing(sys.stderr), highlight=False)
     if not console.is_terminal or console.is_dumb_terminal:
         return nullcontext()
     return console.status(Text(one_line(doing)))
@@ -48,12 +48,15 @@ def reader_may_leave() -> Iterator[None]:
         _discard(sys.stdout)
 
 
-class Unfailing:
-    """A stream that sends everything nowhere from the first write on that fails.
+def unfailing(stream: TextIO) -> IO[str]:
+    """`stream`, which sends everything nowhere from the first write on that fails.
 
     For a training, which outlives the reader of its output, its terminal, and the disk its output goes to.
     """
+    return cast(IO[str], _Unfailing(stream))
 
+
+class _Unfailing:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
