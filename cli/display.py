@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, TextIO, cast
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
@@ -30,7 +30,7 @@ from tinygrad_rnn.training import TrainConfig, events
 from tinygrad_rnn.training.events import bits
 
 from .layout import width
-from .terminal import Unfailing, clock, counted, printable
+from .terminal import clock, counted, printable, unfailing
 
 FIRST_PLAIN, PLAIN_EVERY = (
     10.0,
@@ -46,14 +46,14 @@ class Display:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.progress_console = Console(file=_unfailing(sys.stderr), highlight=False)
+        self.progress_console = Console(file=unfailing(sys.stderr), highlight=False)
         terminals = sys.stdout.isatty() and sys.stderr.isatty()
         self.has_live_line = terminals and not self.progress_console.is_dumb_terminal
         # One screen: lines go above the live one.
         self.console = (
             self.progress_console
             if self.has_live_line
-            else Console(file=_unfailing(sys.stdout), highlight=False)
+            else Console(file=unfailing(sys.stdout), highlight=False)
         )
         self._unit = config.units
         self._loss = self._symbols_per_second = 0.0
@@ -202,7 +202,7 @@ class JsonLines:
     """Prints each event but the single steps as an object on a line of its own: {"event": "saved", ...}."""
 
     def __init__(self) -> None:
-        self._out = _unfailing(sys.stdout)
+        self._out = unfailing(sys.stdout)
 
     def live(self) -> AbstractContextManager[Any]:
         """Nothing is alive here."""
@@ -258,10 +258,6 @@ def describe(config: TrainConfig, started: events.Started) -> list[str]:
 
 def _is_no_number(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
-
-
-def _unfailing(stream: TextIO) -> IO[str]:
-    return cast(IO[str], Unfailing(stream))
 
 
 def _shown(source: str) -> str:

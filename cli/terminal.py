@@ -7,7 +7,7 @@ import sys
 import unicodedata
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, TextIO
+from typing import IO, Any, TextIO, cast
 
 JOINERS = "\u200c\u200d"  # format characters that spell words and join emoji, and move nothing
 
@@ -29,7 +29,7 @@ def busy(doing: str) -> AbstractContextManager[object]:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(stderr=True, highlight=False)
+    console = Console(file=unfailing(sys.stderr), highlight=False)
     if not console.is_terminal or console.is_dumb_terminal:
         return nullcontext()
     return console.status(Text(one_line(doing)))
@@ -57,12 +57,15 @@ def reader_may_leave() -> Iterator[None]:
         discard(sys.stdout)
 
 
-class Unfailing:
-    """A stream that sends everything nowhere from the first write on that fails.
+def unfailing(stream: TextIO) -> IO[str]:
+    """`stream`, which sends everything nowhere from the first write on that fails.
 
     For a training, which outlives the reader of its output, its terminal, and the disk its output goes to.
     """
+    return cast(IO[str], _Unfailing(stream))
 
+
+class _Unfailing:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -28,10 +30,27 @@ class Server:
     def __exit__(self, *exception: object) -> None:
         self._process.communicate()
 
-    def start(self, arguments: list[str], folder: Path, held: bool = False) -> Process:
-        """Run `trnn` in `folder`; what it prints goes to the files out and err there. held: only when it is
-        sent a SIGCONT."""
-        return Process(self, self.ask(arguments=arguments, folder=str(folder), held=held), folder)
+    def start(
+        self,
+        arguments: list[str],
+        folder: Path,
+        held: bool = False,
+        out: str = "out",
+        err: str = "err",
+        largest_file: int | None = None,
+    ) -> Process:
+        """Run `trnn` in `folder`.
+
+        held          only when it is sent a SIGCONT
+        out, err      files that its output goes to
+        largest_file  bytes; what would make a larger one fails
+        """
+        for name in (out, err):
+            (folder / name).touch()
+        started = self.ask(
+            arguments=arguments, folder=str(folder), held=held, out=out, err=err, largest_file=largest_file
+        )
+        return Process(self, started, folder)
 
     def ask(self, **question: object) -> int:
         self._process.stdin.write(json.dumps(question) + "\n")
@@ -49,11 +68,11 @@ class Process:
 
     @property
     def out(self) -> str:
-        return (self._folder / "out").read_text()
+        return (self._folder / "out").read_bytes().decode()
 
     @property
     def err(self) -> str:
-        return (self._folder / "err").read_text()
+        return (self._folder / "err").read_bytes().decode()
 
 
 def serve() -> None:
@@ -80,12 +99,16 @@ def _run(main, question: dict) -> None:
         os.chdir(question["folder"])
         for descriptor, name, flags in [
             (0, os.devnull, os.O_RDONLY),
-            (1, "out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
-            (2, "err", os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+            (1, question["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+            (2, question["err"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
         ]:
-            opened = os.open(name, flags, 0o666)
+            opened = os.open(name, flags | os.O_NOCTTY, 0o666)
             os.dup2(opened, descriptor)
             os.close(opened)
+        # As if made for them, and not for what the server has there.
+        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
+        if question["largest_file"] is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (question["largest_file"],) * 2)
         _let_others_trace()
         if question["held"]:
             os.kill(os.getpid(), signal.SIGSTOP)
@@ -93,8 +116,8 @@ def _run(main, question: dict) -> None:
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):
+            sys.stderr.flush()
         os._exit(code)
 
 

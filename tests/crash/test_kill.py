@@ -13,7 +13,7 @@ import pytest
 from .runs import TINY, intact, litter, outcome
 
 # So many checkpoints that most moments fall into the writing of one.
-OFTEN = ["--checkpoint-every", "2", "--eval-every", "3", "--sample-every", "9", "--max-steps", "40"]
+OFTEN = ["--checkpoint-every", "2", "--eval-every", "3", "--sample-every", "9", "--max-steps", "25"]
 
 
 def check_kills(server, folder, figures, kills, seed):

@@ -131,7 +131,7 @@ def check_all(server, folder, figures, draw):
 
 
 def test_some_calls(server, folder, figures):
-    check_all(server, folder, figures, lambda cases: random.Random(3).sample(cases, 9))
+    check_all(server, folder, figures, lambda cases: random.Random(3).sample(cases, 6))
 
 
 @pytest.mark.slow
