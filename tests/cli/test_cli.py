@@ -310,6 +310,16 @@ def test_a_resume_takes_a_run_its_name_or_its_checkpoints(trnn, run, folder):
         assert f"resume: exact, after step {steps - 1}\n" in out
 
 
+def test_a_resume_from_a_damaged_checkpoint_offers_the_newest_intact_one(trnn, run):
+    last = run / "checkpoints" / "step-00000012.safetensors"
+    older = last.with_name("step-00000006.safetensors")
+    older.write_bytes(last.read_bytes())
+    last.write_bytes(last.read_bytes()[:-1])
+    for named in ("run", f"run/checkpoints/{last.name}"):
+        said = f"{last.name} is damaged", f"the newest intact one is run/checkpoints/{older.name}"
+        fails(trnn("train", "--resume", named, "--max-steps", 14), 4, *said)
+
+
 def test_what_no_resume_can_go_on_from(trnn, run, folder):
     fails(trnn("train", "--resume", "nowhere"), 2, "nowhere does not exist, neither here nor in runs/")
     fails(trnn("train", "--resume", "."), 2, "holds no run")
