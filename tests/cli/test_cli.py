@@ -368,7 +368,11 @@ def test_other_usage(trnn, run):
     fails(trnn("trian"), 2, "trian", "trnn --help")
     fails(trnn("train", "text.txt", "--run", run), 2, "run holds a run already")
     fails(trnn("train", "text.txt", "--run", "text.txt"), 2, "text.txt is a file")
-    fails(trnn("sample", run, "--temperature", "-1"), 2, "temperature is -1.0")
+    fails(
+        trnn("sample", run, "--temperature", "-1"),
+        2,
+        "--temperature must be 0 or a positive number, not -1.0",
+    )
     fails(trnn("sample", run, "--checkpoint", "first"), 2, "best", "last")
     fails(trnn("sample", run, "--length", "0"), 2, "--length")
     fails(trnn("corpus", "make", "poems"), 2, "python")

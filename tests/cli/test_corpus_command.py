@@ -169,6 +169,7 @@ def test_what_cannot_be_made(trnn, folder):
     fails(trnn("make", "python", "--seed", 1), 2, "python takes no --seed")
     fails(trnn("make", "dyck", "--seed", -1), 2, "--seed")
     fails(trnn("make", "dyck", "--size", "1 MB"), 2, "--size", "500k")
+    fails(trnn("make", "dyck", "--size", "9" * 5000), 2, "--size", "500k")
     assert list(folder.iterdir()) == []
     (folder / "dyck.txt").write_text("mine")
     fails(trnn("make", "dyck"), 2, "dyck.txt exists already")

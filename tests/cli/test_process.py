@@ -70,6 +70,29 @@ def test_a_sample_ends_quietly_when_its_reader_leaves(folder):
     assert (process.returncode, err) == (0, b"")
 
 
+PRINTS = [
+    ["--help"],
+    ["train", "text.txt", "--dry-run"],
+    ["sample", "run", "--output", "-"],
+    ["info", "run", "--json"],
+]
+
+
+def test_what_prints_ends_quietly_without_a_reader_and_names_a_full_disk(folder):
+    with start(folder, "train", "text.txt", *TINY, "--max-steps", "5", "--run", "run", "--quiet") as process:
+        assert process.communicate() == (b"", b"")
+    full = b"trnn: error: standard output: No space left on device\n"
+    for arguments in PRINTS:
+        theirs, ours = os.pipe()
+        os.close(theirs)
+        with start(folder, *arguments, stdout=ours) as process:
+            os.close(ours)
+            assert (process.stderr.read(), process.wait(), arguments) == (b"", 0, arguments)
+        if os.path.exists("/dev/full"):
+            with open("/dev/full", "wb") as disk, start(folder, *arguments, stdout=disk) as process:
+                assert (process.stderr.read(), process.wait(), arguments) == (full, 1, arguments)
+
+
 def test_an_error_leaves_with_its_exit_code(folder):
     with start(folder, "sample", "nowhere") as process:
         assert process.communicate() == (b"", b"trnn: error: nowhere does not exist\n")
