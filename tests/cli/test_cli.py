@@ -95,9 +95,12 @@ def test_every_option_arrives(trnn, folder):
     sizes = {"kind": "gru", "num_layers": 2, "hidden_size": 7, "embedding_size": 6, "dropout": 0.25}
     assert made.items() >= sizes.items()
     written = tomllib.loads((folder / "run" / "config.toml").read_text())
-    assert written == {"corpus": [str(folder / "text.txt")], "variational": True, "tie_weights": False} | {
-        name.replace("-", "_"): value for name, value in given.items()
-    }
+    assert written == {
+        "format": 1,
+        "corpus": [str(folder / "text.txt")],
+        "variational": True,
+        "tie_weights": False,
+    } | {name.replace("-", "_"): value for name, value in given.items()}
 
 
 def test_samples_are_seeded_text_and_nothing_else(trnn, run):
