@@ -16,31 +16,18 @@ from tinygrad_rnn.errors import DivergedError
 from tinygrad_rnn.models import find_checkpoint, load
 from tinygrad_rnn.training import TrainConfig, Trainer
 from trnn_cli import train as train_command
-from trnn_cli.main import ELSEWHERE, main
+from trnn_cli.main import ELSEWHERE
 from trnn_cli.terminal import clock, one_line, printable
+
+from .conftest import fails
 
 TEXT = "the cat sat on the mat, and the dog sat on the log.\n" * 12
 TINY = "--embedding-size 5 --hidden-size 8 --layers 1 --batch-size 4 --seq-length 10 --max-steps 12".split()
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    """A folder of one's own, with a text in it."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "text.txt").write_text(TEXT)
-    return tmp_path
-
-
-@pytest.fixture
-def trnn(capfd):
-    """Run the command; gives (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        code = main([str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
+def text(folder):
+    (folder / "text.txt").write_text(TEXT)
 
 
 @pytest.fixture
@@ -179,16 +166,6 @@ def test_version(trnn):
     from tinygrad_rnn import __version__
 
     assert trnn("--version") == (0, f"trnn {__version__}\n", "")
-
-
-def fails(result, exit_code, *said):
-    """One line on standard error, the documented exit code, and what it has to say."""
-    code, _, err = result
-    assert err.startswith("trnn: error: ")
-    assert err.count("\n") == 1 and err.endswith("\n")
-    for part in said:
-        assert part in err
-    assert code == exit_code
 
 
 @pytest.mark.parametrize(

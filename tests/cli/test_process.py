@@ -19,9 +19,8 @@ LONG = ["train", "text.txt", *TINY, "--max-steps", "50000", "--eval-every", "100
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path):
-    (tmp_path / "text.txt").write_text(TEXT)
-    return tmp_path
+def text(folder):
+    (folder / "text.txt").write_text(TEXT)
 
 
 def start(folder, *arguments, **streams):

@@ -12,6 +12,8 @@ from tinygrad_rnn.models import load, save
 from tinygrad_rnn.text import cache
 from trnn_cli.main import main
 
+from .conftest import fails
+
 TEXT = "the cat sat on the mat, and the dog sat on the log.\n" * 12
 BYTES = bytes(range(160, 256)) * 7
 DECOMPOSED = unicodedata.normalize("NFD", "été. " * 100)
@@ -45,14 +47,6 @@ def sample(folder, monkeypatch, capfdbinary):
         return code, out, err.decode()
 
     return run
-
-
-def fails(result, exit_code, *said):
-    code, out, err = result
-    assert (code, out) == (exit_code, b"")
-    assert err.startswith("trnn: error: ") and err.count("\n") == 1
-    for part in said:
-        assert part in err
 
 
 def test_filters_of_the_draws(sample):
