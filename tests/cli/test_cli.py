@@ -385,7 +385,7 @@ def test_bad_checkpoints(trnn, run, folder):
     (folder / "cut.safetensors").write_bytes(whole[:-10])
     (folder / "emptied").mkdir()
     fails(trnn("sample"), 4, "no run with a checkpoint in runs/")
-    fails(trnn("sample", "missing"), 4, "missing does not exist")
+    fails(trnn("sample", "missing"), 4, "missing does not exist, neither here nor in runs/")
     fails(trnn("sample", "emptied"), 4, "nor a folder with one in it")
     fails(trnn("sample", "text.txt"), 4, "text.txt is not a checkpoint")
     fails(trnn("sample", "garbage.safetensors"), 4, "garbage.safetensors is not a checkpoint")

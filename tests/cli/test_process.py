@@ -94,7 +94,8 @@ def test_what_prints_ends_quietly_without_a_reader_and_names_a_full_disk(folder)
 
 def test_an_error_leaves_with_its_exit_code(folder):
     with start(folder, "sample", "nowhere") as process:
-        assert process.communicate() == (b"", b"trnn: error: nowhere does not exist\n")
+        said = b"trnn: error: nowhere does not exist, neither here nor in runs/\n"
+        assert process.communicate() == (b"", said)
     assert process.returncode == 4
 
 
