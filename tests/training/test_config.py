@@ -66,6 +66,12 @@ def test_what_a_file_says_wrong_is_said_of_the_file(settings, said):
     assert str(raised.value).startswith(said)
 
 
+def test_settings_without_a_text_are_refused():
+    for settings in ({}, {"lr": 1.0}, {"corpus": []}):
+        with pytest.raises(UsageError, match=r"^mine\.toml: a training needs a text"):
+            TrainConfig.of(settings, "mine.toml")
+
+
 def test_one_source_needs_no_list():
     assert TrainConfig.of({"corpus": "text"}) == TrainConfig.of({"corpus": ["text"]})
 

@@ -263,7 +263,8 @@ class TrainConfig:
                     raise SettingError(name, "is far too large")
                 if not _is_of(value, types[name]):
                     raise SettingError(name, f"must be {_type_name(types[name])}, not {value!r}")
-            return cls(**{name: _converted(value, types[name]) for name, value in settings.items()})
+            given = {name: _converted(value, types[name]) for name, value in settings.items()}
+            return cls(**{"corpus": (), **given})
         except UsageError as error:
             if source is None:
                 raise
