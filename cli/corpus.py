@@ -188,7 +188,7 @@ def stats(
 
 
 def _bytes(size: str) -> int:
-    match = re.fullmatch(r"(\d+)([kMG]?)", size)
+    match = re.fullmatch(r"(\d{1,15})([kMG]?)", size)
     if match is None or int(match[1]) == 0:
         raise typer.BadParameter(f"{size!r} is not a size; write 1000000, 500k or 2M", param_hint="--size")
     return int(match[1]) * {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}[match[2]]

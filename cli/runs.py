@@ -45,6 +45,8 @@ def find_checkpoint(name: Path, which: str = "best") -> Path:
     from tinygrad_rnn.training.history import read_run
 
     path = find_run(name)
+    if not path.exists():
+        raise CheckpointError(f"{name} does not exist, neither here nor in {RUNS}/")
     try:
         return models.find_checkpoint(path, which)
     except CheckpointError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +14,7 @@ import typer
 
 from .given import read_given
 from .runs import RUNS, complete_run, find_checkpoint
-from .terminal import discard, one_line, printable, reader_may_leave
+from .terminal import one_line, printable, reader_may_leave
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,7 +91,9 @@ def sample(
     checkpoint: Annotated[
         Which, _option(MODEL, "Of a run: the lowest validation loss, or the last written.")
     ] = Which.best,
-    output: Annotated[Path | None, _option(OUTPUT, "A new file to write to.", "standard output")] = None,
+    output: Annotated[
+        Path | None, _option(OUTPUT, "A new file to write to; - for standard output.", "standard output")
+    ] = None,
     novelty: Annotated[
         bool,
         typer.Option(
@@ -113,8 +116,9 @@ def sample(
     from tinygrad_rnn.errors import UsageError
     from tinygrad_rnn.text.beam import beam_search
     from tinygrad_rnn.text.sampling import opening, sample_streams
+    from tinygrad_rnn.text.sources import STDIN
     from tinygrad_rnn.training import newest
-    from tinygrad_rnn.training.origin import training_corpus
+    from tinygrad_rnn.training.origin import normal_form, training_corpus
 
     if beam is not None:
         by_hand = context.get_parameter_source("beam")
@@ -123,13 +127,16 @@ def sample(
         if given:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise UsageError(f"--beam searches for one text and draws nothing; leave out {options}")
+    if str(output) == STDIN:
+        output = None
     if output is not None:
         check_new(output)
     path = find_checkpoint(run if run is not None else newest(RUNS), checkpoint.value)
     model, vocabulary, meta = models.load(path)
     start = read_given(prime, "the prime", path, vocabulary, unknown)[1] if prime else np.zeros(0, int)
     first = start if len(start) else opening(vocabulary)
-    ending, never = _until(until, vocabulary), vocabulary.unknown
+    ending = None if until is None else _until(until, normal_form(path), vocabulary)
+    never = vocabulary.unknown
     corpus = training_corpus(path) if novelty else None
     steps: Iterable[np.ndarray]
     if beam is not None:
@@ -231,25 +238,21 @@ class _Writer:
 
     def _put(self, data: bytes) -> None:
         if data:
-            try:
-                self._file.write(data)
-                self._file.flush()
-            except OSError as error:  # of standard output: any other file is in memory
-                discard(sys.stdout)
-                error.filename = "standard output"
-                raise
+            self._file.write(data)
+            self._file.flush()
             self._line_ended = data.endswith(b"\n")
 
 
-def _until(given: str | None, vocabulary: Vocabulary) -> np.ndarray | None:
+def _until(given: str, normalize: str | None, vocabulary: Vocabulary) -> np.ndarray:
     """The symbols that end a text, out of the option's value."""
     from tinygrad_rnn.errors import DataError
 
-    if given is None:
-        return None
     meant = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
+    ending = re.sub(r"\\([ntr\\])", lambda escape: meant[escape[1]], given)
+    if normalize == "nfc":
+        ending = unicodedata.normalize("NFC", ending)
     try:
-        return vocabulary.encode(re.sub(r"\\([ntr\\])", lambda escape: meant[escape[1]], given))
+        return vocabulary.encode(ending)
     except DataError as error:
         raise DataError(f"--until would never be met: it has {error}") from None
 

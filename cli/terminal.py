@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import unicodedata
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import IO, Any, TextIO, cast
 
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # a full disk, one that fails
 JOINERS = "\u200c\u200d"  # format characters that spell words and join emoji, and move nothing
 
 
@@ -49,12 +51,24 @@ def clock(seconds: float) -> str:
 
 @contextmanager
 def reader_may_leave() -> Iterator[None]:
-    """Around a command that prints: with `trnn ... | head` it ends quietly when head has seen enough."""
+    """Around a command that prints: with `trnn ... | head` it ends quietly when head has seen enough.
+
+    An OSError of standard output names it.
+    """
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
         discard(sys.stdout)
+    except SystemExit as error:  # so rich ends a program when a pipe breaks
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        discard(sys.stdout)
+    except OSError as error:
+        if error.filename is None and error.errno in UNWRITABLE:  # every file names itself
+            discard(sys.stdout)
+            error.filename = "standard output"
+        raise
 
 
 def unfailing(stream: TextIO) -> IO[str]:

@@ -282,7 +282,8 @@ def _print_plan(config: TrainConfig, text: Corpus, json: bool) -> None:
     from tinygrad_rnn.training.machine import memory
     from tinygrad_rnn.training.trainer import split_windows
 
-    from .display import Display, describe
+    from .display import describe
+    from .layout import print_paragraph
 
     windows, _ = split_windows(text, config)
     check_memory(config, len(text.vocabulary), windows.batch_size)
@@ -312,9 +313,8 @@ def _print_plan(config: TrainConfig, text: Corpus, json: bool) -> None:
         + ("" if free is None else f" of {gigabytes(free)} free"),
         "nothing is trained: --dry-run",
     ]
-    display = Display(config)
     for line in lines:
-        display.say(line)
+        print_paragraph(line)
 
 
 @contextmanager

@@ -46,7 +46,8 @@ class UsageError(TinygradError, ValueError):
 
 
 class SettingError(UsageError):
-    """A setting of a training that makes no sense: its name, and what is wrong with it."""
+    """A setting that makes no sense: its name, and what is wrong with it. On the command line it is an
+    option."""
 
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(f"{name} {problem}")

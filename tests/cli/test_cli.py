@@ -16,31 +16,18 @@ from tinygrad_rnn.errors import DivergedError
 from tinygrad_rnn.models import find_checkpoint, load
 from tinygrad_rnn.training import TrainConfig, Trainer
 from trnn_cli import train as train_command
-from trnn_cli.main import ELSEWHERE, main
+from trnn_cli.main import ELSEWHERE
 from trnn_cli.terminal import clock, one_line, printable
+
+from .conftest import fails
 
 TEXT = "the cat sat on the mat, and the dog sat on the log.\n" * 12
 TINY = "--embedding-size 5 --hidden-size 8 --layers 1 --batch-size 4 --seq-length 10 --max-steps 12".split()
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    """A folder of one's own, with a text in it."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "text.txt").write_text(TEXT)
-    return tmp_path
-
-
-@pytest.fixture
-def trnn(capfd):
-    """Run the command; gives (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        code = main([str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
+def text(folder):
+    (folder / "text.txt").write_text(TEXT)
 
 
 @pytest.fixture
@@ -95,9 +82,12 @@ def test_every_option_arrives(trnn, folder):
     sizes = {"kind": "gru", "num_layers": 2, "hidden_size": 7, "embedding_size": 6, "dropout": 0.25}
     assert made.items() >= sizes.items()
     written = tomllib.loads((folder / "run" / "config.toml").read_text())
-    assert written == {"corpus": [str(folder / "text.txt")], "variational": True, "tie_weights": False} | {
-        name.replace("-", "_"): value for name, value in given.items()
-    }
+    assert written == {
+        "format": 1,
+        "corpus": [str(folder / "text.txt")],
+        "variational": True,
+        "tie_weights": False,
+    } | {name.replace("-", "_"): value for name, value in given.items()}
 
 
 def test_samples_are_seeded_text_and_nothing_else(trnn, run):
@@ -176,16 +166,6 @@ def test_version(trnn):
     from tinygrad_rnn import __version__
 
     assert trnn("--version") == (0, f"trnn {__version__}\n", "")
-
-
-def fails(result, exit_code, *said):
-    """One line on standard error, the documented exit code, and what it has to say."""
-    code, _, err = result
-    assert err.startswith("trnn: error: ")
-    assert err.count("\n") == 1 and err.endswith("\n")
-    for part in said:
-        assert part in err
-    assert code == exit_code
 
 
 @pytest.mark.parametrize(
@@ -310,6 +290,16 @@ def test_a_resume_takes_a_run_its_name_or_its_checkpoints(trnn, run, folder):
         assert f"resume: exact, after step {steps - 1}\n" in out
 
 
+def test_a_resume_from_a_damaged_checkpoint_offers_the_newest_intact_one(trnn, run):
+    last = run / "checkpoints" / "step-00000012.safetensors"
+    older = last.with_name("step-00000006.safetensors")
+    older.write_bytes(last.read_bytes())
+    last.write_bytes(last.read_bytes()[:-1])
+    for named in ("run", f"run/checkpoints/{last.name}"):
+        said = f"{last.name} is damaged", f"the newest intact one is run/checkpoints/{older.name}"
+        fails(trnn("train", "--resume", named, "--max-steps", 14), 4, *said)
+
+
 def test_what_no_resume_can_go_on_from(trnn, run, folder):
     fails(trnn("train", "--resume", "nowhere"), 2, "nowhere does not exist, neither here nor in runs/")
     fails(trnn("train", "--resume", "."), 2, "holds no run")
@@ -358,7 +348,11 @@ def test_other_usage(trnn, run):
     fails(trnn("trian"), 2, "trian", "trnn --help")
     fails(trnn("train", "text.txt", "--run", run), 2, "run holds a run already")
     fails(trnn("train", "text.txt", "--run", "text.txt"), 2, "text.txt is a file")
-    fails(trnn("sample", run, "--temperature", "-1"), 2, "temperature is -1.0")
+    fails(
+        trnn("sample", run, "--temperature", "-1"),
+        2,
+        "--temperature must be 0 or a positive number, not -1.0",
+    )
     fails(trnn("sample", run, "--checkpoint", "first"), 2, "best", "last")
     fails(trnn("sample", run, "--length", "0"), 2, "--length")
     fails(trnn("corpus", "make", "poems"), 2, "python")
@@ -391,7 +385,7 @@ def test_bad_checkpoints(trnn, run, folder):
     (folder / "cut.safetensors").write_bytes(whole[:-10])
     (folder / "emptied").mkdir()
     fails(trnn("sample"), 4, "no run with a checkpoint in runs/")
-    fails(trnn("sample", "missing"), 4, "missing does not exist")
+    fails(trnn("sample", "missing"), 4, "missing does not exist, neither here nor in runs/")
     fails(trnn("sample", "emptied"), 4, "nor a folder with one in it")
     fails(trnn("sample", "text.txt"), 4, "text.txt is not a checkpoint")
     fails(trnn("sample", "garbage.safetensors"), 4, "garbage.safetensors is not a checkpoint")

@@ -6,14 +6,12 @@ from trnn_cli.main import main
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def runs_and_a_text(folder):
     for run in ("second", "first", "other"):
-        (tmp_path / "runs" / run).mkdir(parents=True)
-        (tmp_path / "runs" / run / "config.toml").touch()
-    (tmp_path / "runs" / "fig").mkdir()
-    (tmp_path / "harvest.txt").touch()
-    return tmp_path
+        (folder / "runs" / run).mkdir(parents=True)
+        (folder / "runs" / run / "config.toml").touch()
+    (folder / "runs" / "fig").mkdir()
+    (folder / "harvest.txt").touch()
 
 
 @pytest.fixture

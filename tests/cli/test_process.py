@@ -19,9 +19,8 @@ LONG = ["train", "text.txt", *TINY, "--max-steps", "50000", "--eval-every", "100
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path):
-    (tmp_path / "text.txt").write_text(TEXT)
-    return tmp_path
+def text(folder):
+    (folder / "text.txt").write_text(TEXT)
 
 
 def start(folder, *arguments, **streams):
@@ -70,9 +69,33 @@ def test_a_sample_ends_quietly_when_its_reader_leaves(folder):
     assert (process.returncode, err) == (0, b"")
 
 
+PRINTS = [
+    ["--help"],
+    ["train", "text.txt", "--dry-run"],
+    ["sample", "run", "--output", "-"],
+    ["info", "run", "--json"],
+]
+
+
+def test_what_prints_ends_quietly_without_a_reader_and_names_a_full_disk(folder):
+    with start(folder, "train", "text.txt", *TINY, "--max-steps", "5", "--run", "run", "--quiet") as process:
+        assert process.communicate() == (b"", b"")
+    full = b"trnn: error: standard output: No space left on device\n"
+    for arguments in PRINTS:
+        theirs, ours = os.pipe()
+        os.close(theirs)
+        with start(folder, *arguments, stdout=ours) as process:
+            os.close(ours)
+            assert (process.stderr.read(), process.wait(), arguments) == (b"", 0, arguments)
+        if os.path.exists("/dev/full"):
+            with open("/dev/full", "wb") as disk, start(folder, *arguments, stdout=disk) as process:
+                assert (process.stderr.read(), process.wait(), arguments) == (full, 1, arguments)
+
+
 def test_an_error_leaves_with_its_exit_code(folder):
     with start(folder, "sample", "nowhere") as process:
-        assert process.communicate() == (b"", b"trnn: error: nowhere does not exist\n")
+        said = b"trnn: error: nowhere does not exist, neither here nor in runs/\n"
+        assert process.communicate() == (b"", said)
     assert process.returncode == 4
 
 

@@ -11,24 +11,8 @@ from typer.testing import CliRunner
 from tinygrad_rnn.models import CharLM, load, save
 from tinygrad_rnn.text.vocabulary import Vocabulary
 from trnn_cli import evaluate, info, layout, runs, sample, score
-from trnn_cli.main import app, main
+from trnn_cli.main import app
 from trnn_cli.runs import find_run
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def trnn(capfd):
-    def run(*arguments):
-        code = main([str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
 
 
 def write_run(folder, losses, kind="lstm", lr=0.01, every=10):

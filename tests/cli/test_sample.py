@@ -3,6 +3,7 @@
 import io
 import re
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
@@ -11,21 +12,27 @@ from tinygrad_rnn.models import load, save
 from tinygrad_rnn.text import cache
 from trnn_cli.main import main
 
+from .conftest import fails
+
 TEXT = "the cat sat on the mat, and the dog sat on the log.\n" * 12
 BYTES = bytes(range(160, 256)) * 7
+DECOMPOSED = unicodedata.normalize("NFD", "été. " * 100)
 TINY = "--embedding-size 5 --hidden-size 8 --layers 1 --batch-size 4 --seq-length 10 --max-steps 12 --quiet"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two trained runs: "run" of characters, "bytes" of bytes that are hardly ever UTF-8."""
+    """Trained runs: "run" of characters, "bytes" of bytes that are hardly ever UTF-8, "nfc" of composed
+    characters."""
     folder = tmp_path_factory.mktemp("sample")
     (folder / "text.txt").write_text(TEXT)
     (folder / "bytes.bin").write_bytes(BYTES)
+    (folder / "nfd.txt").write_text(DECOMPOSED)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main(["train", "text.txt", *TINY.split(), "--run", "run"]) == 0
         assert main(["train", "bytes.bin", "--encoding", "bytes", *TINY.split(), "--run", "bytes"]) == 0
+        assert main(["train", "nfd.txt", "--normalize", "nfc", *TINY.split(), "--run", "nfc"]) == 0
     return folder
 
 
@@ -42,20 +49,12 @@ def sample(folder, monkeypatch, capfdbinary):
     return run
 
 
-def fails(result, exit_code, *said):
-    code, out, err = result
-    assert (code, out) == (exit_code, b"")
-    assert err.startswith("trnn: error: ") and err.count("\n") == 1
-    for part in said:
-        assert part in err
-
-
 def test_filters_of_the_draws(sample):
     greedy = sample("run", "--temperature", 0, "--length", 40)[1]
     assert sample("run", "--top-k", 1, "--seed", 3, "--length", 40)[1] == greedy
     assert sample("run", "--top-p", 0.001, "--seed", 4, "--length", 40)[1] == greedy
-    fails(sample("run", "--top-k", 0), 2, "top-k is 0")
-    fails(sample("run", "--top-p", 1.1), 2, "top-p is 1.1")
+    fails(sample("run", "--top-k", 0), 2, "--top-k must be at least 1, not 0")
+    fails(sample("run", "--top-p", 1.1), 2, "--top-p must be above 0 and at most 1, not 1.1")
 
 
 def test_several_texts_are_parted_by_lines(sample):
@@ -77,9 +76,16 @@ def test_until_stops_after_the_text(sample):
         out = sample("run", "--seed", 1, "--length", 400, "--until", given)[1].decode()
         assert out == long[: long.index(end) + len(end)]
     assert sample("run", "--seed", 1, "--length", 1, "--until", r"\n")[1].decode() == long[:1]
-    fails(sample("run", "--until", ""), 2, "at least one symbol")
+    fails(sample("run", "--until", ""), 2, "--until needs at least one symbol")
     fails(sample("run", "--until", "Zebra"), 3, "never be met", "lacks: 'Z', 'b', 'r'")
     fails(sample("run", "--until", r"\t\\\r"), 3, r"lacks: '\t', '\r', '\\'")
+
+
+def test_until_is_read_as_the_training_text_was(sample):
+    composed, decomposed = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+    out = sample("nfc", "--seed", 1, "--until", composed)[1]
+    assert out.decode().endswith(composed)
+    assert sample("nfc", "--seed", 1, "--until", decomposed)[1] == out
 
 
 def test_a_beam(sample):
@@ -89,7 +95,7 @@ def test_a_beam(sample):
     assert (
         sample("run", "--beam", 1, "--length", 30)[1] == sample("run", "--temperature", 0, "--length", 30)[1]
     )
-    fails(sample("run", "--beam", 0), 2, "width of the beam is 0")
+    fails(sample("run", "--beam", 0), 2, "width of a beam must be at least 1, not 0")
     fails(sample("run", "--beam", 2, "--seed", 1, "--temperature", 0.8), 2, "leave out --temperature, --seed")
     fails(sample("run", "--beam", 2, "--top-k", 1, "--num", 2), 2, "leave out --top-k, --num")
 
@@ -137,6 +143,7 @@ def test_a_file_to_write_to(sample, folder):
         assert sample(*options, "--output", f"new/{run}.txt") == (0, b"", "")
         assert (folder / "new" / f"{run}.txt").read_bytes() == sample(*options)[1]
         fails(sample(*options, "--output", f"new/{run}.txt"), 2, "exists already")
+        assert sample(*options, "--output", "-") == sample(*options)
 
 
 def test_a_terminal_gets_what_can_be_printed_and_a_whole_line(sample, monkeypatch):

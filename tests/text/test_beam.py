@@ -82,9 +82,9 @@ def test_a_text_once_complete_is_left_alone(kind, seed, width):
 
 def test_what_makes_no_sense_is_refused():
     model = model_of("gru", 0)
-    with pytest.raises(UsageError, match="width of the beam is 0"):
+    with pytest.raises(UsageError, match="width of a beam must be at least 1, not 0"):
         beam_search(model, PRIME, 5, 0)
-    with pytest.raises(UsageError, match="length is 0"):
+    with pytest.raises(UsageError, match="length must be at least 1, not 0"):
         beam_search(model, PRIME, 0, 5)
     with pytest.raises(UsageError, match="at least one symbol to start from"):
         beam_search(model, PRIME[:0], 5, 5)

@@ -119,7 +119,7 @@ def test_predictions_that_are_not_finite_are_refused():
 )
 def test_options_that_make_no_sense(model, options):
     [name] = options
-    with pytest.raises(UsageError, match=name.replace("_", "-").replace("count", "number of texts")):
+    with pytest.raises(UsageError, match=name.replace("count", "number of texts")):
         sample_streams(model, PRIME, 1, **{"count": 1} | options)
 
 

@@ -78,9 +78,17 @@ def test_what_is_not_utf8_is_counted_in_bytes(tmp_path_factory, good, bad):
     assert found.entropy == pytest.approx(entropy(Counter(data)), abs=1e-12)
 
 
-@given(parts=st.lists(st.binary(max_size=6) | st.text(max_size=6).map(str.encode), min_size=1, max_size=4))
-def test_several_files_count_as_if_joined(tmp_path_factory, parts):
-    folder = tmp_path_factory.mktemp("parts")
+@given(
+    parts=st.lists(st.binary(max_size=6) | st.text(max_size=6).map(str.encode), min_size=1, max_size=4),
+    compressed=st.integers(1, 40),
+)
+def test_several_files_count_as_if_joined(tmp_path_factory, parts, compressed):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(statistics, "COMPRESSED", compressed)
+        _count_as_if_joined(tmp_path_factory.mktemp("parts"), parts)
+
+
+def _count_as_if_joined(folder, parts):
     whole = folder / "whole"
     whole.write_bytes(b"".join(parts) + b".")
     paths = [folder / str(number) for number in range(len(parts) + 1)]

@@ -1,7 +1,6 @@
 """TrainConfig and Plan: what makes no sense is refused by name, and limits and intervals follow the rules."""
 
 import json
-import tomllib
 
 import pytest
 
@@ -67,6 +66,12 @@ def test_what_a_file_says_wrong_is_said_of_the_file(settings, said):
     assert str(raised.value).startswith(said)
 
 
+def test_settings_without_a_text_are_refused():
+    for settings in ({}, {"lr": 1.0}, {"corpus": []}):
+        with pytest.raises(UsageError, match=r"^mine\.toml: a training needs a text"):
+            TrainConfig.of(settings, "mine.toml")
+
+
 def test_one_source_needs_no_list():
     assert TrainConfig.of({"corpus": "text"}) == TrainConfig.of({"corpus": ["text"]})
 
@@ -128,7 +133,18 @@ def test_files_of_settings_that_nobody_would_write(tmp_path, text):
         TrainConfig.of({"corpus": ["text"], **read_toml(tmp_path / "wild.toml")}, "wild.toml")
 
 
-def test_settings_go_through_a_file_and_json():
+@pytest.mark.parametrize("version", ["2", "0", "'1'", "0x" + "f" * 5000, "1979-05-27"])
+def test_a_format_that_is_not_known_is_refused(tmp_path, version):
+    file = tmp_path / "later.toml"
+    file.write_text(f"format = {version}\nlr = 1.0\n")
+    with pytest.raises(UsageError, match=r"later\.toml says another format than 1"):
+        read_toml(file)
+    file.write_text("lr = 1.0\n")
+    assert read_toml(file) == {"lr": 1.0}
+
+
+def test_settings_go_through_a_file_and_json(tmp_path):
     config = TrainConfig(corpus=["a", "b"], clip=float("inf"), variational=True, minutes=3)
     assert TrainConfig.of(json.loads(json.dumps(config.to_json()))) == config
-    assert TrainConfig.of(tomllib.loads(to_toml(config))) == config
+    (tmp_path / "config.toml").write_text(to_toml(config))
+    assert TrainConfig.of(read_toml(tmp_path / "config.toml")) == config

@@ -202,6 +202,13 @@ def test_settings_that_cannot_be_read_are_a_problem(tmp_path, settings):
     assert "config.toml is not TOML" in run.problem
 
 
+def test_the_format_is_no_setting_and_a_later_one_a_problem(tmp_path):
+    run = read_run(write_run(tmp_path / "run", settings="lr = 1.0\nformat = 1\n"))
+    assert "format" not in run.settings and (run.settings["lr"], run.problem) == (1.0, None)
+    run = read_run(write_run(tmp_path / "later", settings="format = 2\n"))
+    assert "config.toml says another format" in run.problem
+
+
 def test_a_folder_that_holds_no_run(tmp_path):
     with pytest.raises(UsageError, match="holds no run"):
         read_run(tmp_path)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tinygrad_rnn.errors import CheckpointError, UsageError
 from tinygrad_rnn.training import RunFolder, TrainConfig, newest
-from tinygrad_rnn.training.config import to_toml
+from tinygrad_rnn.training.config import FORMAT, to_toml
 
 CONFIG = TrainConfig(corpus="text.txt", clip=float("inf"), epochs=3)
 
@@ -20,7 +20,7 @@ def test_the_configuration_is_written_in_full(tmp_path):
     RunFolder.create(tmp_path / "run", CONFIG)
     text = (tmp_path / "run" / "config.toml").read_text()
     read = tomllib.loads(text)
-    assert read == CONFIG.to_json()
+    assert read == {"format": FORMAT, **CONFIG.to_json()}
     for name, value in asdict(CONFIG).items():
         assert re.search(
             rf"^# {name} =  # \S" if value is None else rf"^{name} = .+  # \S", text, re.MULTILINE

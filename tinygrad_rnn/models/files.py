@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,8 +61,20 @@ def load(path: str | os.PathLike) -> Loaded:
 def read(file: Path) -> tuple[Path, dict[str, Any], dict[str, np.ndarray]]:
     """The file, its header and its arrays. CheckpointError names the newest intact file beside a damaged
     one."""
-    try:
+    with _offering_another(file):
         return file, *archive.read(file)
+
+
+def read_header(file: Path) -> dict[str, Any]:
+    """The header alone of what read() reads."""
+    with _offering_another(file):
+        return archive.read_header(file)
+
+
+@contextmanager
+def _offering_another(file: Path) -> Iterator[None]:
+    try:
+        yield
     except CheckpointError as error:
         instead = _newest_intact(file)
         offer = f"; the newest intact one is {instead}" if instead is not None else ""

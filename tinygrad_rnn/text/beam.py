@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import SettingError, UsageError
 from .sampling import ENDED, check_start, evaluating, log_odds, read, repeated
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ def beam_search(
     """
     check_start(model, prime, until, exclude)
     if width < 1:
-        raise UsageError(f"the width of the beam is {width}; it must be at least 1")
+        raise UsageError(f"the width of a beam must be at least 1, not {width}")
     if length < 1:
-        raise UsageError(f"the length is {length}; it must be at least 1")
+        raise SettingError("length", f"must be at least 1, not {length}")
     state = read(model, prime[:-1])
     latest = np.asarray(prime[-1:], np.intp)
     totals = np.zeros(1)  # log-probabilities of the beginnings in the beam

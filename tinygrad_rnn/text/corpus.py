@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError, UsageError
+from ..errors import DataError, SettingError, UsageError
 from . import cache as cached
 from .cache import Encoded, Key
 from .reading import Text
@@ -124,15 +124,15 @@ def _check(
     if piped > 1:
         raise UsageError("standard input can be read only once; name - once")
     if encoding not in ENCODINGS:
-        raise UsageError(f"unknown encoding {encoding!r}; there are {' and '.join(ENCODINGS)}")
+        raise SettingError("encoding", f"must be {' or '.join(ENCODINGS)}, not {encoding!r}")
     if normalize not in (None, "nfc"):
-        raise UsageError(f"unknown normal form {normalize!r}; there is nfc")
+        raise SettingError("normalize", f"must be nfc, not {normalize!r}")
     if normalize and encoding == "bytes":
         raise UsageError("bytes have no normal form; use nfc with the encoding utf-8")
     if min_count < 1:
-        raise UsageError(f"min count must be at least 1, not {min_count}")
+        raise SettingError("min_count", f"must be at least 1, not {min_count}")
     if not 0 <= val_fraction < 1:
-        raise UsageError(f"val fraction must be at least 0 and below 1, not {val_fraction}")
+        raise SettingError("val_fraction", f"must be at least 0 and below 1, not {val_fraction}")
 
 
 def _digest(texts: list[Text]) -> str:

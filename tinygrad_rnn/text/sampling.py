@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..engine.tensor import no_grad
-from ..errors import CheckpointError, UsageError
+from ..errors import CheckpointError, SettingError, UsageError
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -73,11 +73,11 @@ def sample_streams(
     if count < 1:
         raise UsageError(f"the number of texts is {count}; it must be at least 1")
     if not (np.isfinite(temperature) and temperature >= 0):
-        raise UsageError(f"temperature is {temperature}; it must be 0 or a positive number")
+        raise SettingError("temperature", f"must be 0 or a positive number, not {temperature}")
     if top_k is not None and top_k < 1:
-        raise UsageError(f"top-k is {top_k}; it must be at least 1")
+        raise SettingError("top_k", f"must be at least 1, not {top_k}")
     if top_p is not None and not 0 < top_p <= 1:
-        raise UsageError(f"top-p is {top_p}; it must be above 0 and at most 1")
+        raise SettingError("top_p", f"must be above 0 and at most 1, not {top_p}")
     seeds = np.random.SeedSequence(seed)
 
     def symbols() -> Iterator[np.ndarray]:
@@ -116,7 +116,7 @@ def check_start(
     if len(prime) == 0:
         raise UsageError("sampling needs at least one symbol to start from")
     if until is not None and len(until) == 0:
-        raise UsageError("a text cannot end after nothing: until needs at least one symbol")
+        raise SettingError("until", "needs at least one symbol: a text cannot end after nothing")
     if exclude is not None and model.vocab_size == 1:
         raise CheckpointError("the model knows no symbol but the unknown one; there is nothing to write")
 

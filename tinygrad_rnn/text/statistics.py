@@ -79,16 +79,15 @@ def _measure(sources: Sequence[Source], not_utf8: str | None) -> Statistics:
     last = np.zeros(0, np.uint32)
     marked = False
     for source, chunk in ((each, chunk) for each in sources for chunk in each.blocks(_CHUNK)):
-        if size < COMPRESSED:
-            for name, compressor in compressors.items():
-                written[name] += len(compressor.compress(chunk))
+        beginning = chunk[: max(COMPRESSED - size, 0)]
+        symbols_compressed += len(beginning) if decoder is None else _characters(beginning)
+        for name, compressor in compressors.items():
+            written[name] += len(compressor.compress(beginning))
         codes = code_points(chunk if decoder is None else decoder.decode(source, chunk)).astype(np.uint32)
         if symbols == 0:
             marked = decoder is not None and codes[:1].tolist() == [0xFEFF]
         size += len(chunk)
         symbols += len(codes)
-        if size <= COMPRESSED:
-            symbols_compressed = symbols
         counts = _sum(counts, np.bincount(codes))
         codes = np.concatenate([last, codes])
         last = codes[-1:]
@@ -119,6 +118,11 @@ def _measure(sources: Sequence[Source], not_utf8: str | None) -> Statistics:
         compressed={name: 8 * length / symbols_compressed for name, length in written.items()},
         marked=marked,
     )
+
+
+def _characters(utf8: bytes) -> int:
+    """How many begin here: all bytes of a character but its first have the form 10xxxxxx."""
+    return int(np.count_nonzero(np.frombuffer(utf8, np.uint8) & 0xC0 != 0x80))
 
 
 class _Pairs:

@@ -20,6 +20,7 @@ DEFAULT_EPOCHS, DEFAULT_STEPS = 10, 4000
 LARGEST = 2**16  # of a size or a number of layers
 MOST_MINUTES = 100 * 366 * 24 * 60
 ON_NAN = ("stop", "skip", "rewind")
+FORMAT = 1  # of the file of settings
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Tiny Shakespeare, last tenth held out: 1.476 nats after 20 epochs (57 minutes on one busy core).
@@ -262,7 +263,8 @@ class TrainConfig:
                     raise SettingError(name, "is far too large")
                 if not _is_of(value, types[name]):
                     raise SettingError(name, f"must be {_type_name(types[name])}, not {value!r}")
-            return cls(**{name: _converted(value, types[name]) for name, value in settings.items()})
+            given = {name: _converted(value, types[name]) for name, value in settings.items()}
+            return cls(**{"corpus": (), **given})
         except UsageError as error:
             if source is None:
                 raise
@@ -303,7 +305,7 @@ def refuse_changes(before: TrainConfig, now: TrainConfig, where: str = "") -> No
 
 def to_toml(config: TrainConfig) -> str:
     """A file of all settings with what they mean. Read it back with read_toml()."""
-    lines = ["# The settings of this run, defaults included."]
+    lines = ["# The settings of this run, defaults included.", f"format = {FORMAT}"]
     group = None
     for name, setting in SETTINGS.items():
         if setting.metadata["group"] != group:
@@ -318,15 +320,19 @@ def to_toml(config: TrainConfig) -> str:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The settings in a TOML file. UsageError if it is none."""
+    """The settings in a TOML file. UsageError if it is none, or of a format that is not known here; one that
+    names no format, as a person would write it, is taken as it is."""
     import tomllib
 
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        settings = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of numbers beyond all bounds
         raise UsageError(f"{path} is not TOML: {error}") from None
+    if settings.pop("format", FORMAT) != FORMAT:
+        raise UsageError(f"{path} says another format than {FORMAT}, the one that this version reads")
+    return settings
 
 
 def preset_settings(name: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple, NoReturn, TypeGuard
 from ..errors import CheckpointError, DataError, UsageError
 from ..models import find_checkpoint
 from ..models.archive import KEY
+from .config import read_toml
 from .events import bits
 
 _COUNTS = ("step", "epoch")
@@ -228,13 +228,14 @@ def _is_measure(value: Any) -> TypeGuard[float]:
 
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
-        settings = tomllib.loads(path.read_text("utf-8"))
+        settings = read_toml(path)
+    except UsageError as error:
+        raise DataError(str(error)) from None
+    try:
         json.dumps(settings, default=str)  # what cannot be shown, such as a number of 5000 digits, is none
-        return settings
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not TOML: {error}") from None
+    return settings
 
 
 def _is_run(path: Path) -> bool:

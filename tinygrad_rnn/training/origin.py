@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, DataError, TinygradError, UsageError
-from ..models import archive
+from ..models import files
 from ..text import Corpus, load_cached, load_corpus
 from ..text.sources import STDIN
 from .config import TrainConfig
@@ -36,7 +36,7 @@ def noted(checkpoint: Path) -> tuple[TrainConfig, str]:
 
     UsageError for a checkpoint that notes no training.
     """
-    training = archive.read_header(checkpoint).get("training")
+    training = files.read_header(checkpoint).get("training")
     if training is None:
         raise UsageError(f"{checkpoint} holds a model only, and does not say what it was trained on")
     try:
