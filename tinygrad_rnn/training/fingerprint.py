@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import __version__
 from ..engine.backend import Backend, get_backend
+from ..engine.blas import blas_library
 
 SHOWN = 200  # characters of a foreign value
 
@@ -64,18 +64,6 @@ def differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
         for name in sorted({*before, *now}, key=str)
         if name not in before or name not in now or before[name] != now[name]
     ]
-
-
-def blas_library() -> dict[str, Any]:
-    """What threadpoolctl says of the BLAS that NumPy calls; empty where it finds none (Accelerate)."""
-    from threadpoolctl import threadpool_info
-
-    libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
-    # Another package, such as SciPy, may have brought its own. NumPy's wheels keep theirs beside NumPy.
-    site = Path(np.__file__).parents[1]
-    own = [site / "numpy", site / "numpy.libs"]
-    libraries.sort(key=lambda library: not any(path in Path(library["filepath"]).parents for path in own))
-    return libraries[0] if libraries else {}
 
 
 def _backend(backend: Backend) -> str:
