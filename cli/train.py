@@ -284,9 +284,9 @@ def _print_plan(config: TrainConfig, text: Corpus, json: bool) -> None:
 
     from .display import Display, describe
 
-    windows, _ = split_windows(text, config)
-    check_memory(config, len(text.vocabulary), windows.batch_size)
-    estimate = Estimate.of(config, len(text.vocabulary), windows.batch_size)
+    windows, val_windows = split_windows(text, config)
+    check_memory(config, len(text.vocabulary), windows, val_windows)
+    estimate = Estimate.of(config, len(text.vocabulary), windows, val_windows)
     plan = Plan.of(config, len(windows))
     started = Started(
         run=Path(),

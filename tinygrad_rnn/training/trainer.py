@@ -76,7 +76,7 @@ class Trainer:
         self.config, self.corpus = config, corpus
         self._emit, self._clock = emit, clock
         self.windows, self.val_windows = split_windows(corpus, config)
-        check_memory(config, len(corpus.vocabulary), self.windows.batch_size)
+        check_memory(config, len(corpus.vocabulary), self.windows, self.val_windows)
         self.plan = Plan.of(config, len(self.windows))
         self._stop_requested = False
         self._resumed: events.Resumed | None = None
