@@ -135,7 +135,7 @@ def train(
 
     Ctrl-C finishes the step, saves a checkpoint and ends; --resume goes on from there, bit for bit.
     """
-    from tinygrad_rnn.errors import DataError
+    from tinygrad_rnn.errors import DataError, UsageError
     from tinygrad_rnn.training import RunFolder
     from tinygrad_rnn.training.origin import corpus_of, noted
 
@@ -178,8 +178,13 @@ def train(
         **(preset_settings(preset) if preset is not None else {}),
         **(read_toml(config) if config is not None else {}),
     }
-    TrainConfig.of({"corpus": ["-"], **chosen}, str(config or preset))  # its own mistakes under its own name
-    wanted = _located(TrainConfig.of({"corpus": [], **chosen, **given}))
+    try:
+        wanted = _located(TrainConfig.of({"corpus": [], **chosen, **given}))
+    except UsageError:
+        TrainConfig.of(
+            {"corpus": ["-"], **chosen}, str(config or preset)
+        )  # its own mistakes under its own name
+        raise
     with reading:
         text = corpus_of(wanted)
     if dry_run:
@@ -300,7 +305,8 @@ def _print_plan(config: TrainConfig, text: Corpus, json: bool) -> None:
     free = memory()[1]
     if json:
         facts = {name: value for name, value in asdict(started).items() if name != "run"}
-        print(dumps(facts | {"memory": estimate.bytes, "free_memory": free}))
+        facts |= {"memory": estimate.bytes, "free_memory": free, "settings": config.to_json()}
+        print(dumps(facts))
         return
     lines = [
         *describe(config, started),
