@@ -45,7 +45,7 @@ from .checkpoint import (
     state_from,
 )
 from .config import Plan, TrainConfig, refuse_changes
-from .divergence import DivergenceError, cause, check_arrays, check_weights, finite
+from .divergence import DivergenceError, cause, check_arrays, check_weights, finite, worst_weight
 from .estimate import check_memory
 from .evaluation import StoppedError, evaluate
 from .events import bits
@@ -368,6 +368,8 @@ class Trainer:
                     self._record(stepped, val_loss)
                 if self._samples_now(stepped):
                     self._sample()
+        except DivergenceError as error:
+            raise DivergenceError(f"{error} ({worst_weight(self._named)})") from None
         except StoppedError:  # a validation may take long; a resume begins with it
             grad_norm = stepped.grad_norm if math.isfinite(stepped.grad_norm) else None
             self.standing.unfinished = {"grad_norm": grad_norm, "lr": stepped.lr}
