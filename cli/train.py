@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from json import dumps
+from math import inf
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -305,8 +306,10 @@ def _print_plan(config: TrainConfig, text: Corpus, json: bool) -> None:
     free = memory()[1]
     if json:
         facts = {name: value for name, value in asdict(started).items() if name != "run"}
-        facts |= {"memory": estimate.bytes, "free_memory": free, "settings": config.to_json()}
-        print(dumps(facts))
+        # --clip inf: JSON has no word for it.
+        settings = {name: None if value == inf else value for name, value in config.to_json().items()}
+        facts |= {"memory": estimate.bytes, "free_memory": free, "settings": settings}
+        print(dumps(facts, allow_nan=False))
         return
     lines = [
         *describe(config, started),
