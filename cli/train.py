@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from json import dumps
+from math import inf
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -135,7 +136,7 @@ def train(
 
     Ctrl-C finishes the step, saves a checkpoint and ends; --resume goes on from there, bit for bit.
     """
-    from tinygrad_rnn.errors import DataError
+    from tinygrad_rnn.errors import DataError, UsageError
     from tinygrad_rnn.training import RunFolder
     from tinygrad_rnn.training.origin import corpus_of, noted
 
@@ -178,8 +179,13 @@ def train(
         **(preset_settings(preset) if preset is not None else {}),
         **(read_toml(config) if config is not None else {}),
     }
-    TrainConfig.of({"corpus": ["-"], **chosen}, str(config or preset))  # its own mistakes under its own name
-    wanted = _located(TrainConfig.of({"corpus": [], **chosen, **given}))
+    try:
+        wanted = _located(TrainConfig.of({"corpus": [], **chosen, **given}))
+    except UsageError:
+        TrainConfig.of(
+            {"corpus": ["-"], **chosen}, str(config or preset)
+        )  # its own mistakes under its own name
+        raise
     with reading:
         text = corpus_of(wanted)
     if dry_run:
@@ -285,9 +291,9 @@ def _print_plan(config: TrainConfig, text: Corpus, json: bool) -> None:
     from .display import describe
     from .layout import print_paragraph
 
-    windows, _ = split_windows(text, config)
-    check_memory(config, len(text.vocabulary), windows.batch_size)
-    estimate = Estimate.of(config, len(text.vocabulary), windows.batch_size)
+    windows, val_windows = split_windows(text, config)
+    check_memory(config, len(text.vocabulary), windows, val_windows)
+    estimate = Estimate.of(config, len(text.vocabulary), windows, val_windows)
     plan = Plan.of(config, len(windows))
     started = Started(
         run=Path(),
@@ -301,7 +307,10 @@ def _print_plan(config: TrainConfig, text: Corpus, json: bool) -> None:
     free = memory()[1]
     if json:
         facts = {name: value for name, value in asdict(started).items() if name != "run"}
-        print(dumps(facts | {"memory": estimate.bytes, "free_memory": free}))
+        # --clip inf: JSON has no word for it.
+        settings = {name: None if value == inf else value for name, value in config.to_json().items()}
+        facts |= {"memory": estimate.bytes, "free_memory": free, "settings": settings}
+        print(dumps(facts, allow_nan=False))
         return
     lines = [
         *describe(config, started),

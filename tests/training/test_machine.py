@@ -79,6 +79,29 @@ def test_cores_are_those_that_a_container_may_use(system, files, cores):
         (GROUPS_2 | {"/sys/fs/cgroup/shop/window/memory.max": "max\n"}, (8_192_000, 4_096_000)),
         (GROUPS_2 | {"/sys/fs/cgroup/shop/memory.max": "1000000\n"}, (1_000_000, 1_000_000)),
         (GROUPS_1 | {"/sys/fs/cgroup/memory/shop/memory.limit_in_bytes": "5000000"}, (5_000_000, 4_096_000)),
+        (
+            GROUPS_2
+            | {
+                "/sys/fs/cgroup/shop/memory.max": "3000000",
+                "/sys/fs/cgroup/shop/memory.current": "2500000",
+                "/sys/fs/cgroup/shop/memory.stat": "anon 1\nactive_file 300000\ninactive_file 400000\n",
+            },
+            (3_000_000, 1_200_000),
+        ),
+        (
+            GROUPS_1
+            | {
+                "/sys/fs/cgroup/memory/shop/memory.limit_in_bytes": "1000000",
+                "/sys/fs/cgroup/memory/memory.limit_in_bytes": "3000000",
+                "/sys/fs/cgroup/memory/memory.usage_in_bytes": "2999999",
+                "/sys/fs/cgroup/memory/memory.stat": "inactive_file 7\ntotal_inactive_file 50000\n",
+            },
+            (1_000_000, 50_001),  # others are in the larger group
+        ),
+        (
+            GROUPS_2 | {"/sys/fs/cgroup/memory.max": "9000", "/sys/fs/cgroup/memory.current": "9001"},
+            (9000, 0),
+        ),
     ],
 )
 def test_memory_is_that_which_a_container_may_use(system, files, expected):

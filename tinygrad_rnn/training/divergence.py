@@ -26,15 +26,32 @@ def finite(value: float, what: str) -> float:
     return value
 
 
+def check_arrays(named: Iterable[tuple[str, np.ndarray]]) -> None:
+    """DivergenceError names the first array in which something is not finite."""
+    for name, array in named:
+        for extreme in (array.max(), array.min()):  # both are NaN if one element is
+            finite(float(extreme), name)
+
+
 def check_weights(named: Iterable[tuple[str, Tensor]]) -> None:
     """DivergenceError names the first weight that is not finite."""
-    for name, parameter in named:
-        finite(float(np.abs(parameter.numpy()).max()), f"the weight {name}")
+    check_arrays((f"the weight {name}", parameter.numpy()) for name, parameter in named)
+
+
+def worst_weight(named: Sequence[tuple[str, Tensor]]) -> str:
+    """The first weight that is not finite, or such as "the weights reach 2.1e+09, in output.weight"."""
+    try:
+        check_weights(named)
+    except DivergenceError as error:
+        return str(error)
+    size, name = max((float(np.abs(parameter.numpy()).max()), name) for name, parameter in named)
+    return f"the weights reach {size:.3g}, in {name}"
 
 
 def cause(named: Sequence[tuple[str, Tensor]], compute_again: Callable[[], object]) -> str:
     """Where it came from, in a few words: a weight, the op that a second, watched computation of the step
-    names, or a gradient; empty if none of them tells."""
+    names, or a gradient; of a loss that is finite and absurd the largest weight; empty if none of them tells.
+    """
     try:
         check_weights(named)
         with detect_anomaly():
@@ -42,7 +59,7 @@ def cause(named: Sequence[tuple[str, Tensor]], compute_again: Callable[[], objec
     except AnomalyError as error:
         return _place(error)
     except DivergenceError as error:
-        return "" if "the loss" in str(error) else str(error)
+        return worst_weight(named) if "the loss" in str(error) else str(error)
     for name, parameter in named:
         if parameter.grad is not None and not np.isfinite(parameter.grad.numpy()).all():
             return f"the gradient of {name}"

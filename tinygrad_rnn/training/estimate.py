@@ -1,4 +1,8 @@
-"""How large a training is going to be, before anything of it is made."""
+"""How large a training is going to be, before anything of it is made: the arrays that are alive at its peak.
+
+A number is a float32. What grows with the text read at a time is counted for each symbol of a window, that is
+for each time step and stream; the rest is counted in whole arrays as large as the weights.
+"""
 
 from __future__ import annotations
 
@@ -6,56 +10,119 @@ from dataclasses import dataclass
 
 from ..errors import UsageError
 from ..optim.optimizers import OPTIMIZERS
+from ..text import Windows
 from .config import TrainConfig
 from .machine import memory
 
+NUMBER = 4  # bytes
+
+# Arrays of one number for each unit of a layer and symbol, as engine/ops/fused/sequence.py makes them.
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
-# Numbers kept at a time for each unit of a layer, time step and stream: activations for the backward pass,
-# and their gradients, as the kernels of engine/ops/fused/sequence.py allocate them.
-KEPT = {"rnn": 6, "lstm": 15, "gru": 13}
-FLOAT = 4  # bytes
+KEPT = {  # from a layer's forward pass until its backward pass
+    "rnn": 1,  # outputs
+    "lstm": 1 + 4 + 2,  # outputs; gates; cells and their tanh
+    "gru": 1 + 3 + 1,  # outputs; gates; W_hn h + b_hn
+}
+BACKWARD = {  # besides, at the end of its backward pass
+    "rnn": 2 + 2 + 2,  # gradient of the outputs, h_before and da, each in two orders
+    "lstm": 2 + 2 + 2 * 4,  # the same, da of four gates
+    "gru": 2 + 2 + 2 * 3 + 2 * 3,  # the same, da_x and da_h of three gates each
+}
+FORWARD_ONLY = {  # in a validation
+    "rnn": 1,  # outputs
+    "lstm": 4 + 1,  # gates, outputs
+    "gru": 3 + 1,  # the same
+}
+
+# Arrays of one number for each symbol of the vocabulary and symbol read, as engine/ops/loss.py makes them.
+SCORES = 4  # logits, one-hot targets, softmax less those, and that times the upstream gradient
+SCORES_ONLY = 3  # logits, those less their maximum, and the exponential
+
+# Copies of the largest matrix while an optimiser computes its formula: one that remembers arrays, and sgd.
+UPDATE = {True: 3, False: 1}
+
+# Copies of all that a checkpoint holds while models/archive.py writes it: in host memory; as bytes, an array
+# each; and the file.
+WRITTEN = 3
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """parameters: how many numbers are learnt. weights, activations: bytes in training, at their most."""
+    """parameters: how many numbers are learnt. The rest is bytes in use at a training's largest moments: in a
+    step, in a validation (0 without one), and while a checkpoint is written."""
 
     parameters: int
-    weights: int
-    activations: int
+    step: int
+    validation: int
+    checkpoint: int
 
     @property
     def bytes(self) -> int:
-        """In all."""
-        return self.weights + self.activations
+        """What the training needs at its most, beyond the program itself."""
+        return max(self.step, self.validation, self.checkpoint)
 
     @classmethod
-    def of(cls, config: TrainConfig, symbols: int, streams: int) -> Estimate:
-        """symbols: in the vocabulary. streams: read in parallel."""
+    def of(
+        cls, config: TrainConfig, symbols: int, windows: Windows, val_windows: Windows | None = None
+    ) -> Estimate:
+        """symbols: in the vocabulary. windows: to train on, and those held out if any."""
         H, E, V = config.hidden_size, config.embedding_size, symbols
-        K = GATES[config.kind]
-        parameters = V * E + V + (0 if config.tie_weights else H * V)
-        for layer in range(config.layers):
-            parameters += K * H * ((E if layer == 0 else H) + H + 2)
-        slots = len(OPTIMIZERS[config.optimizer].slots)
-        copies = 2 + slots + bool(config.average)  # the weights and their gradients first
-        at_once = config.seq_length * -(-streams // min(config.accumulate, streams))
-        dropped = bool(config.dropout) * 2
-        each = config.layers * (KEPT[config.kind] + dropped) * H + (4 + dropped) * E + 5 * V
-        # The largest gradient, and a copy of the largest weight, are made beside the others.
-        return cls(parameters, FLOAT * parameters * copies, FLOAT * at_once * each)
+        kind, gates = config.kind, GATES[config.kind]
+        inputs = [E] + [H] * (config.layers - 1)  # features of each layer
+        layers = [gates * H * (features + H + 2) for features in inputs]
+        embedding, output = V * E, V + (0 if config.tie_weights else V * H)
+        parameters = embedding + sum(layers) + output
+        slots, averages = len(OPTIMIZERS[config.optimizer].slots), bool(config.average)
+        lasting = parameters * (1 + slots + averages)
+
+        # A step: at the loss, at the end of each layer's backward pass, and while the weights are changed.
+        # Gradients come into being from the output on, unless there are some of an earlier part of the batch.
+        parts = min(config.accumulate, windows.batch_size)
+        read = _longest(windows) * -(-windows.batch_size // parts)
+        kept = read * (KEPT[kind] + bool(config.dropout)) * H  # a layer's; its outputs after dropout as well
+        kept += gates * H * H if config.weight_dropout else 0  # and its recurrent weights
+        base = lasting + read * E
+        gradients = parameters if parts > 1 else output
+        step = [base + config.layers * kept + gradients + read * SCORES * V]
+        for n in reversed(range(config.layers)):
+            gradients += 0 if parts > 1 else layers[n]
+            step.append(base + (n + 1) * kept + gradients + read * (BACKWARD[kind] * H + inputs[n]))
+        step.append(lasting + parameters + UPDATE[slots > 0] * max(embedding, output, gates * H * max(E, H)))
+
+        # Between steps the gradients are still there, and the weights themselves beside their mean.
+        between = lasting + parameters * (1 + averages)
+        validation = 0
+        if val_windows is not None:
+            read = _longest(val_windows) * val_windows.batch_size
+            a_layer = E + FORWARD_ONLY[kind] * H + (H if config.layers > 1 else 0)
+            validation = between + read * max(a_layer, H + SCORES_ONLY * V)
+        checkpoint = between + WRITTEN * parameters * (1 + slots + 2 * averages)
+        return cls(parameters, NUMBER * max(step), NUMBER * validation, NUMBER * checkpoint)
 
 
-def check_memory(config: TrainConfig, symbols: int, streams: int) -> None:
+def _longest(windows: Windows) -> int:
+    """Time steps of the longest window."""
+    return -(-windows.stream_length // len(windows))
+
+
+def check_memory(
+    config: TrainConfig, symbols: int, windows: Windows, val_windows: Windows | None = None
+) -> None:
     """UsageError if the training would not fit into the memory that is free."""
     if config.backend != "numpy":
         return
-    needed, free = Estimate.of(config, symbols, streams).bytes, memory()[1]
-    if free is not None and needed > free:
-        raise UsageError(
-            f"this training needs about {gigabytes(needed)} of memory, and {gigabytes(free)} are free; "
-            "use a smaller --hidden-size, --batch-size or --seq-length, or --accumulate"
-        )
+    estimate, free = Estimate.of(config, symbols, windows, val_windows), memory()[1]
+    if free is None or estimate.bytes <= free:
+        return
+    helps = {
+        estimate.checkpoint: "use a smaller --hidden-size or fewer --layers",
+        estimate.validation: "use a smaller --hidden-size, --batch-size or --seq-length",
+        estimate.step: "use a smaller --hidden-size, --batch-size or --seq-length, or --accumulate",
+    }
+    raise UsageError(
+        f"this training needs about {gigabytes(estimate.bytes)} of memory, and {gigabytes(free)} are free; "
+        f"{helps[estimate.bytes]}"
+    )
 
 
 def gigabytes(size: int) -> str:

@@ -8,40 +8,47 @@ from collections.abc import Iterator
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
+LIMITS = [  # of memory, and what of it is in use (cgroup 2 and 1)
+    ("memory.max", "memory.current"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+]
 
 
 def usable_cores() -> int:
     """Cores that this process may use: those it is pinned to, or fewer if a control group says so."""
     pinned = getattr(os, "sched_getaffinity", None)  # not on macOS
     cores = len(pinned(0)) if pinned else os.cpu_count() or 1
-    quotas = [text.split() for text in _control_groups("cpu", "cpu.max")]
-    version_1 = (_control_groups("cpu", f"cpu.cfs_{what}_us") for what in ("quota", "period"))
-    quotas += map(list, zip(*version_1, strict=False))
-    for quota in quotas:
-        match [_number(text) for text in quota]:
-            case [float(time), float(period)] if time > 0 and period > 0:
-                cores = min(cores, max(1, math.ceil(time / period)))
+    for group in _control_groups("cpu"):
+        version_1 = [_text(group / f"cpu.cfs_{what}_us") for what in ("quota", "period")]
+        for quota in (_text(group / "cpu.max").split(), version_1):
+            match [_number(text) for text in quota]:
+                case [float(time), float(period)] if time > 0 and period > 0:
+                    cores = min(cores, max(1, math.ceil(time / period)))
     return cores
 
 
 def memory() -> tuple[int | None, int | None]:
     """Bytes of memory in all, and those that are still to be had; None where the system does not say."""
-    values = {}
-    for line in _text("/proc/meminfo").splitlines():
-        name, _, value = line.partition(":")
-        kibibytes = _number(value.removesuffix("kB"))
-        if kibibytes is not None:
-            values[name] = int(kibibytes) * 1024
-    total, available = values.get("MemTotal"), values.get("MemAvailable")
+    values = _table(_text("/proc/meminfo").replace(":", "").replace(" kB", ""))
+    total, available = (
+        None if name not in values else 1024 * values[name] for name in ("MemTotal", "MemAvailable")
+    )
     if total is None and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for name in ("memory.max", "memory.limit_in_bytes"):
-        for text in _control_groups("memory", name):
-            limit = _number(text)
-            if limit is not None and total is not None and limit < total:
-                total = int(limit)
-    if available is not None and total is not None:
-        available = min(available, total)
+    if total is None:
+        return None, None
+    machine = total
+    for group in _control_groups("memory"):
+        stat = _table(_text(group / "memory.stat"))
+        # What the group has in use, less its copies of files: those are dropped when memory is wanted.
+        files = sum(stat.get(f"total_{name}", stat.get(name, 0)) for name in ("active_file", "inactive_file"))
+        for limit_in, used_in in LIMITS:
+            limit, used = _number(_text(group / limit_in)), _number(_text(group / used_in)) or 0
+            if limit is None or limit >= machine:
+                continue
+            total = min(total, int(limit))
+            if available is not None:
+                available = min(available, max(int(limit - used) + files, 0))
     return total, available
 
 
@@ -53,17 +60,21 @@ def load_average() -> float | None:
         return None
 
 
-def _control_groups(controller: str, file: str) -> Iterator[str]:
-    """What `file` says in each control group of this process, its own first (cgroup 1 and 2)."""
+def _control_groups(controller: str) -> Iterator[Path]:
+    """The folders of this process's control groups, its own first (cgroup 1 and 2)."""
     for line in _text("/proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
         root = CGROUPS / controller if controllers else CGROUPS
         group = root / path.lstrip("/")
-        for folder in [group, *group.parents]:
-            if folder.is_relative_to(root) and (text := _text(folder / file)):
-                yield text
+        yield from (folder for folder in [group, *group.parents] if folder.is_relative_to(root))
+
+
+def _table(text: str) -> dict[str, int]:
+    """Lines of a name and a number."""
+    rows = [line.split() for line in text.splitlines()]
+    return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdecimal()}
 
 
 def _text(path: str | Path) -> str:

@@ -45,7 +45,7 @@ from .checkpoint import (
     state_from,
 )
 from .config import Plan, TrainConfig, refuse_changes
-from .divergence import DivergenceError, cause, check_weights, finite
+from .divergence import DivergenceError, cause, check_arrays, check_weights, finite, worst_weight
 from .estimate import check_memory
 from .evaluation import StoppedError, evaluate
 from .events import bits
@@ -76,11 +76,12 @@ class Trainer:
         self.config, self.corpus = config, corpus
         self._emit, self._clock = emit, clock
         self.windows, self.val_windows = split_windows(corpus, config)
-        check_memory(config, len(corpus.vocabulary), self.windows.batch_size)
+        check_memory(config, len(corpus.vocabulary), self.windows, self.val_windows)
         self.plan = Plan.of(config, len(self.windows))
         self._stop_requested = False
         self._resumed: events.Resumed | None = None
         self._last: Path | None = None  # checkpoint, which rewinding goes back to
+        self._rewound_to: int | None = None  # step, while no checkpoint has been written since
         self._takes_any_text = False  # --force
         self._inexact: list[str] = []  # why the numbers may not be those of an uninterrupted run
         self._start()
@@ -329,14 +330,24 @@ class Trainer:
                 f"at step {at}{again}, {reason}; {self._kept()}; a smaller --lr "
                 f"(it is {self.config.lr:g}) or --clip (it is {self.config.clip:g}){also} may help"
             )
+        if self._rewound_to is not None:
+            self._last = self._earlier(self._rewound_to)
         if self._last is not None:
             self._restore(self._last)
         else:
             self._start()
+        self._rewound_to = self.step
         self._elapsed_before = elapsed  # time does not come back
         self.standing.rewound = rewound
         self.run.go_back(self.step, self.standing.samples_size)
         self._emit(events.Rewound(at, self.step, reason, self._learning_rate()))
+
+    def _earlier(self, step: int) -> Path | None:
+        """The checkpoint before that of `step`, which has led here twice: its weights may be finite, and yet
+        nothing comes back from them. None from before the best one, whose weights went well."""
+        best = self.standing.best_step or 0
+        earlier = [file for file in files.numbered(self.run.path) if best <= files.step_of(file) < step]
+        return earlier[-1] if earlier else self.run.best if 0 < best < step else self._last
 
     def _kept(self) -> str:
         return f"the last good checkpoint is {self._last}" if self._last else "there is no checkpoint yet"
@@ -357,6 +368,8 @@ class Trainer:
                     self._record(stepped, val_loss)
                 if self._samples_now(stepped):
                     self._sample()
+        except DivergenceError as error:
+            raise DivergenceError(f"{error} ({worst_weight(self._named)})") from None
         except StoppedError:  # a validation may take long; a resume begins with it
             grad_norm = stepped.grad_norm if math.isfinite(stepped.grad_norm) else None
             self.standing.unfinished = {"grad_norm": grad_norm, "lr": stepped.lr}
@@ -366,15 +379,14 @@ class Trainer:
         best = evaluates and self.standing.best_step == step
         saves = step % plan.checkpoint_every == 0 or reason is not None
         if best or saves:
-            check_weights(self._named)
             self.run.flush()
         if best:
             self._write(self.run.best, val_loss)
-            self._last = self.run.best
+            self._last, self._rewound_to = self.run.best, None
         if saves:
             path = self.run.checkpoint(step)
             self._write(path, val_loss, finished=reason not in (None, "interrupted"))
-            self._last = path
+            self._last, self._rewound_to = path, None
             self.run.drop_old_checkpoints(self.config.keep)
             self._emit(events.Saved(step, path))
         return reason
@@ -452,6 +464,8 @@ class Trainer:
     # --- checkpoints --------------------------------------------------------------------------------
 
     def _write(self, path: Path, val_loss: float | None, finished: bool = False) -> None:
+        """A checkpoint. DivergenceError if it would hold a number that is not finite."""
+        check_weights(self._named)
         meta = {
             "step": self.step,
             "epoch": self.epoch,
@@ -475,6 +489,8 @@ class Trainer:
             training["average_steps"] = self.average.steps
             arrays |= remembered("average", self.average, self.names)
             arrays |= {f"weights/{name}": array for name, array in self.model.state_dict().items()}
+        # A square of a gradient may be infinite where the weights are not.
+        check_arrays((f"the array {name}", array) for name, array in arrays.items())
         with self._averaged():
             files.save(path, self.model, self.corpus.vocabulary, meta, training, arrays)
 
