@@ -64,7 +64,7 @@ def evaluate(
         bool,
         typer.Option(
             "--dynamic",
-            help="Also evaluate a copy of the model that learns from the text as it reads it.",
+            help="Also evaluate copies of the model that learn from the text as they read it.",
             rich_help_panel=DYNAMIC,
         ),
     ] = False,
