@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tinygrad_rnn.training.dynamic import DECAY, LR, SEGMENT
+from tinygrad_rnn.training.dynamic import DECAY, SEGMENT
 
 from .runs import Run, find_checkpoint
 from .sample import Which
@@ -64,11 +64,17 @@ def evaluate(
         bool,
         typer.Option(
             "--dynamic",
-            help="Also evaluate a copy of the model that learns from the text as it reads it.",
+            help="Also evaluate copies of the model that learn from the text as they read it.",
             rich_help_panel=DYNAMIC,
         ),
     ] = False,
-    dynamic_lr: Annotated[float | None, _option("How fast it learns.", str(LR))] = None,
+    dynamic_lr: Annotated[
+        float | None,
+        _option(
+            "How fast it learns: the nats by which a step lowers the loss of a segment, about.",
+            "found as the text is read",
+        ),
+    ] = None,
     dynamic_decay: Annotated[
         float | None, _option("How fast it forgets what it has learnt here.", str(DECAY))
     ] = None,
@@ -124,9 +130,13 @@ def evaluate(
             record["unknown"] = pieces.lacking
         if dynamic:
             assert corpus is not None
-            learner = DynamicEvaluation(model, corpus.train, **rates)
-            rates = {"lr": learner.lr, "decay": learner.decay, "segment": learner.segment}
-            record["dynamic"] = rates | _losses(*_read(learner.score(pieces), len(vocabulary), unit))
+            learning = DynamicEvaluation(model, corpus.train, **rates)
+            record["dynamic"] = _losses(*_read(learning.score(pieces), len(vocabulary), unit)) | {
+                "lr": learning.leader,
+                "decay": learning.decay,
+                "segment": learning.segment,
+                "rates": [{"lr": lr, "symbols": count} for lr, count in learning.read.items()],
+            }
         if as_json:
             print_json(record)
         else:
@@ -197,10 +207,16 @@ def _facts(record: dict[str, Any], unit: str) -> Iterator[tuple[str, str]]:
     yield "speed", _speed(record, unit)
     if dynamic := record.get("dynamic"):
         yield "dynamic", f"{_loss(dynamic, unit)}, by weights that learn from the text already read"
+        rates = dynamic["rates"]
+        ahead = " (ahead at the end)" if len(rates) > 1 else ""
         yield (
             "",
-            f"lr {dynamic['lr']:g}, decay {dynamic['decay']:g}, segments of {dynamic['segment']} {unit}s",
+            f"lr {dynamic['lr']:g}{ahead}, decay {dynamic['decay']:g}, "
+            f"segments of {dynamic['segment']} {unit}s",
         )
+        if ahead:
+            tried = ", ".join(f"{rate['lr']:g} on {rate['symbols']:,}" for rate in rates)
+            yield "", f"lr tried: {tried} {unit}s"
         yield "", _speed(dynamic, unit)
 
 

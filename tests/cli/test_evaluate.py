@@ -12,6 +12,7 @@ import pytest
 
 from tinygrad_rnn.models import load, save
 from tinygrad_rnn.training import TrainConfig
+from tinygrad_rnn.training.dynamic import RATES
 from tinygrad_rnn.training.evaluation import evaluate
 from tinygrad_rnn.training.origin import training_corpus
 from tinygrad_rnn.training.trainer import split_windows
@@ -144,17 +145,30 @@ def test_what_eval_prints(trnn):
 def test_dynamic_evaluation_is_told_apart_and_changes_no_file(trnn, evaluated, folder):
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     static = evaluated("run", "text.txt")
-    record = evaluated("run", "text.txt", "--dynamic", "--dynamic-lr", 0.01, "--segment", 7)
+    record = evaluated("run", "text.txt", "--dynamic", "--dynamic-lr", 0.1, "--segment", 7)
     dynamic = record.pop("dynamic")
     assert record == static
     assert dynamic["nats"] < static["nats"]
-    assert (dynamic["lr"], dynamic["segment"], dynamic["symbols"]) == (0.01, 7, static["symbols"])
+    assert (dynamic["lr"], dynamic["segment"], dynamic["symbols"]) == (0.1, 7, static["symbols"])
+    assert dynamic["rates"] == [{"lr": 0.1, "symbols": static["symbols"]}]
     assert evaluated("run", "--dynamic", "--dynamic-lr", 0)["dynamic"]["nats"] == evaluated("run")["nats"]
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
-    out = trnn("eval", "run", "--dynamic", "--dynamic-decay", 0.5)[1]
+    out = trnn("eval", "run", "--dynamic", "--dynamic-lr", 0.1, "--dynamic-decay", 0.5)[1]
     assert re.search(r"^loss +\d", out, re.M)
     assert re.search(r"^dynamic +\d\.\d{4} nats = .* by weights that learn", out, re.M)
-    assert re.search(r"^ +lr 0\.0008, decay 0\.5, segments of 20 chars$", out, re.M)
+    assert re.search(r"^ +lr 0\.1, decay 0\.5, segments of 50 chars$", out, re.M)
+    assert "tried" not in out
+
+
+def test_without_a_rate_learners_race_and_the_rates_are_told(trnn, evaluated):
+    dynamic = evaluated("run", "text.txt", "--dynamic")["dynamic"]
+    assert dynamic["nats"] < evaluated("run", "text.txt")["nats"]
+    assert [rate["lr"] for rate in dynamic["rates"]] == list(RATES)
+    assert dynamic["lr"] in RATES[1:]
+    assert {rate["lr"]: rate["symbols"] for rate in dynamic["rates"]}[dynamic["lr"]] == dynamic["symbols"]
+    out = trnn("eval", "run", "--dynamic")[1]
+    assert re.search(r"^ +lr [\d.]+ \(ahead at the end\), decay 0\.001, segments of 50 chars$", out, re.M)
+    assert re.search(r"^ +lr tried: 0 on 62, 0\.03125 on 62, .*, 1 on 62 chars$", out, re.M)
 
 
 def test_unknown_characters(trnn, evaluated, folder):
