@@ -25,7 +25,17 @@ from numba.extending import overload
 
 from ...blas import routines
 from . import sequence
-from .jit import INLINED, add_outer, add_sums, compiled, inlined, lay_down, product, product_transposed
+from .jit import (
+    INLINED,
+    add_outer,
+    add_sums,
+    compiled,
+    float_of_bits,
+    inlined,
+    lay_down,
+    product,
+    product_transposed,
+)
 
 CHUNK = 512  # columns of the products over a chunk of time steps, about
 
@@ -90,6 +100,37 @@ def fill(a, bias, batch):
 
 
 @inlined
+def inputs_part(blas, x, symbols, t, w_ih, bias, a, rows, batch):
+    """a (rows, B) = W_ih x + bias. Where the inputs are symbols, W_ih is a table with a column for each."""
+    if symbols.size:
+        size = w_ih.size // rows
+        for j in range(rows):
+            for b in range(batch):
+                a[j * batch + b] = w_ih[j * size + symbols[t * batch + b]] + bias[j]
+    else:
+        fill(a, bias, batch)
+        product(blas, w_ih, x[t], a, rows, w_ih.size // rows, batch, 1)
+
+
+@inlined
+def lay_down_inputs(x, symbols, t, side, features, place, batch, stride):
+    """As lay_down(); a symbol is laid down as a 1 in its row, among zeros."""
+    if symbols.size:
+        step = side[place * features : (place + 1) * features] if batch == 1 else side
+        if batch == 1:
+            step[:] = 0
+            step[symbols[t]] = 1
+        else:
+            for row in range(features):
+                for b in range(batch):
+                    side[row * stride + place + b] = 0
+            for b in range(batch):
+                side[symbols[t * batch + b] * stride + place + b] = 1
+    else:
+        lay_down(x[t], side, place, batch, stride)
+
+
+@inlined
 def add_to(a, b):
     for n in range(a.size):
         a[n] += b[n]
@@ -106,12 +147,11 @@ def add_weight_gradients(blas, da, before, dw, ones, db, rows, features, columns
 
 
 @compiled
-def _rnn_forward(blas, x, w_ih, w_hh, bias, h0, outputs, rectified, B):
+def _rnn_forward(blas, x, symbols, w_ih, w_hh, bias, h0, outputs, rectified, B):
     H = bias.size
     for t in range(len(outputs)):
         a = outputs[t]
-        fill(a, bias, B)
-        product(blas, w_ih, x[t], a, H, w_ih.size // H, B, 1)
+        inputs_part(blas, x, symbols, t, w_ih, bias, a, H, B)
         product(blas, w_hh, h0 if t == 0 else outputs[t - 1], a, H, H, B, 1)
         if rectified:
             for n in range(a.size):
@@ -122,11 +162,11 @@ def _rnn_forward(blas, x, w_ih, w_hh, bias, h0, outputs, rectified, B):
 
 @compiled
 def _rnn_backward(
-    blas, g, dh, x, w_ih, w_hh, h0, outputs, rectified, dx, dw_ih, dw_hh, db, da, da_s, x_s, h_s, ones, B
+    blas, g, dh, x, symbols, w_ih, w_hh, h0, outputs, rectified, dx, dw_ih, dw_hh, db, da, da_s, x_s, h_s, ones, B
 ):
     H, D, one = dh.size // B, w_ih.size * B // dh.size, dh.dtype.type(1)
     stride = da_s.size // H
-    last = len(x) - 1
+    last = len(outputs) - 1
     for t in range(last, -1, -1):
         if len(g):
             add_to(dh, g[t])
@@ -143,7 +183,7 @@ def _rnn_backward(
             product_transposed(blas, w_ih, da, dx[t], D, H, B)
         lay_down(da, da_s, place, B, stride)
         lay_down(before, h_s, place, B, stride)
-        lay_down(x[t], x_s, place, B, stride)
+        lay_down_inputs(x, symbols, t, x_s, D, place, B, stride)
         if place == 0:
             columns = min(stride, (last + 1 - t) * B)
             add_weight_gradients(blas, da_s, h_s, dw_hh, ones, db, H, H, columns, B, stride)
@@ -154,7 +194,7 @@ def _rnn_backward(
 
 
 @compiled
-def _lstm_forward(blas, x, w_ih, w_hh, bias, h0, gates, cells, outputs, B):
+def _lstm_forward(blas, x, symbols, w_ih, w_hh, bias, h0, gates, cells, outputs, B):
     """gates (T, 4 H B) and cells (T + 1, H B), or one row each if nobody will look back."""
     H = bias.size // 4
     n = H * B
@@ -162,8 +202,7 @@ def _lstm_forward(blas, x, w_ih, w_hh, bias, h0, gates, cells, outputs, B):
         a = gates[min(t, len(gates) - 1)]
         c, c_new = cells[min(t, len(cells) - 1)], cells[min(t + 1, len(cells) - 1)]
         h = outputs[t]
-        fill(a, bias, B)
-        product(blas, w_ih, x[t], a, 4 * H, w_ih.size // (4 * H), B, 1)
+        inputs_part(blas, x, symbols, t, w_ih, bias, a, 4 * H, B)
         product(blas, w_hh, h0 if t == 0 else outputs[t - 1], a, 4 * H, H, B, 1)
         i, f, g, o = a[:n], a[n : 2 * n], a[2 * n : 3 * n], a[3 * n :]
         sigmoid_all(a[: 2 * n])
@@ -177,13 +216,13 @@ def _lstm_forward(blas, x, w_ih, w_hh, bias, h0, gates, cells, outputs, B):
 
 @compiled
 def _lstm_backward(
-    blas, g, dh, dc, x, w_ih, w_hh, h0, gates, cells, outputs, dx, dw_ih, dw_hh, db, da, da_s, x_s, h_s, ones, B
+    blas, g, dh, dc, x, symbols, w_ih, w_hh, h0, gates, cells, outputs, dx, dw_ih, dw_hh, db, da, da_s, x_s, h_s, ones, B
 ):
     H = dh.size // B
     K = 4 * H
     n, D, one = H * B, w_ih.size // K, dh.dtype.type(1)
     stride = da_s.size // K
-    last = len(x) - 1
+    last = len(outputs) - 1
     d_i, d_f, d_g, d_o = da[:n], da[n : 2 * n], da[2 * n : 3 * n], da[3 * n :]
     for t in range(last, -1, -1):
         if len(g):
@@ -206,7 +245,7 @@ def _lstm_backward(
             product_transposed(blas, w_ih, da, dx[t], D, K, B)
         lay_down(da, da_s, place, B, stride)
         lay_down(before, h_s, place, B, stride)
-        lay_down(x[t], x_s, place, B, stride)
+        lay_down_inputs(x, symbols, t, x_s, D, place, B, stride)
         if place == 0:
             columns = min(stride, (last + 1 - t) * B)
             add_weight_gradients(blas, da_s, h_s, dw_hh, ones, db, K, H, columns, B, stride)
@@ -217,15 +256,14 @@ def _lstm_backward(
 
 
 @compiled
-def _gru_forward(blas, x, w_ih, w_hh, b_ih, b_hh, h0, gates, hidden, outputs, scratch, B):
+def _gru_forward(blas, x, symbols, w_ih, w_hh, b_ih, b_hh, h0, gates, hidden, outputs, scratch, B):
     """gates (T, 3 H B) and hidden (T, H B), the products W_hn h + b_hn, or one row each."""
     H = b_ih.size // 3
     n = H * B
     for t in range(len(outputs)):
         a, hn = gates[min(t, len(gates) - 1)], hidden[min(t, len(hidden) - 1)]
         h, h_new = h0 if t == 0 else outputs[t - 1], outputs[t]
-        fill(a, b_ih, B)
-        product(blas, w_ih, x[t], a, 3 * H, w_ih.size // (3 * H), B, 1)
+        inputs_part(blas, x, symbols, t, w_ih, b_ih, a, 3 * H, B)
         fill(scratch, b_hh, B)
         product(blas, w_hh, h, scratch, 3 * H, H, B, 1)
         r, z, candidate, part = a[:n], a[n : 2 * n], a[2 * n :], scratch[2 * n :]
@@ -240,14 +278,14 @@ def _gru_forward(blas, x, w_ih, w_hh, b_ih, b_hh, h0, gates, hidden, outputs, sc
 
 @compiled
 def _gru_backward(
-    blas, g, dh, x, w_ih, w_hh, h0, gates, hidden, outputs, dx, dw_ih, dw_hh, db_ih, db_hh,
+    blas, g, dh, x, symbols, w_ih, w_hh, h0, gates, hidden, outputs, dx, dw_ih, dw_hh, db_ih, db_hh,
     da, da_h, da_s, da_h_s, x_s, h_s, ones, B,
 ):  # fmt: skip
     H = dh.size // B
     K = 3 * H
     n, D, one = H * B, w_ih.size // K, dh.dtype.type(1)
     stride = da_s.size // K
-    last = len(x) - 1
+    last = len(outputs) - 1
     d_r, d_z, d_n, d_hn = da[:n], da[n : 2 * n], da[2 * n :], da_h[2 * n :]
     through = np.empty_like(dh)
     for t in range(last, -1, -1):
@@ -273,11 +311,95 @@ def _gru_backward(
         lay_down(da, da_s, place, B, stride)
         lay_down(da_h, da_h_s, place, B, stride)
         lay_down(h, h_s, place, B, stride)
-        lay_down(x[t], x_s, place, B, stride)
+        lay_down_inputs(x, symbols, t, x_s, D, place, B, stride)
         if place == 0:
             columns = min(stride, (last + 1 - t) * B)
             add_weight_gradients(blas, da_h_s, h_s, dw_hh, ones, db_hh, K, H, columns, B, stride)
             add_weight_gradients(blas, da_s, x_s, dw_ih, ones, db_ih, K, D, columns, B, stride)
+
+
+# --- the output layer and its loss -----------------------------------------------------------------
+
+
+def exp_of(x: Any) -> Any:
+    """exp(x) for x <= 0; of a float32 within 2 units in the last place, and 0 below -87."""
+    raise NotImplementedError("for compiled code")
+
+
+@overload(exp_of, jit_options=INLINED)
+def _exp_of(x):
+    if x == types.float64:
+        return lambda x: math.exp(x)
+
+    # exp(x) = 2^n exp(r) with r = x - n ln 2 (ln 2 in two parts), |r| <= ln 2 / 2: a Taylor series.
+    f = np.float32
+    log2_e, ln2_high, ln2_low, least = f(1.44269504), f(0.693359375), f(-2.12194440e-4), f(-87.0)
+    c2, c3, c4, c5, c6 = f(1 / 2), f(1 / 6), f(1 / 24), f(1 / 120), f(1 / 720)
+    half, one = f(0.5), f(1.0)
+
+    def series(x):
+        y = least if x < least else x  # a NaN stays
+        n = np.floor(y * log2_e + half)
+        r = (y - n * ln2_high) - n * ln2_low
+        power = (((((c6 * r + c5) * r + c4) * r + c3) * r + c2) * r) * r + r + one
+        scaled = power * float_of_bits((np.int32(n) + np.int32(127)) << np.int32(23))
+        return f(0) if x < least else scaled
+
+    return series
+
+
+@compiled
+def _cross_entropy(blas, outputs, w, bias, targets, gradients, losses, batch):
+    """losses (T, B) in nats, and their gradients with respect to the scores W h + bias, (T, V B)."""
+    V = bias.size
+    H = w.size // V
+    largest, total = np.empty_like(losses[0]), np.empty_like(losses[0])
+    for t in range(len(outputs)):
+        scores, goal = gradients[t], targets[t]
+        fill(scores, bias, batch)
+        product(blas, w, outputs[t], scores, V, H, batch, 1)
+        largest[:] = scores[:batch]
+        for v in range(1, V):
+            row = scores[v * batch : (v + 1) * batch]
+            for b in range(batch):
+                largest[b] = row[b] if not row[b] <= largest[b] else largest[b]
+        for b in range(batch):
+            losses[t, b] = largest[b] - scores[goal[b] * batch + b]
+        total[:] = 0
+        for v in range(V):
+            row = scores[v * batch : (v + 1) * batch]
+            for b in range(batch):
+                row[b] = exp_of(row[b] - largest[b])
+            add_to(total, row)
+        for b in range(batch):
+            losses[t, b] += math.log(total[b])
+            total[b] = 1 / total[b]
+        for v in range(V):
+            row = scores[v * batch : (v + 1) * batch]
+            for b in range(batch):
+                row[b] *= total[b]
+        for b in range(batch):
+            scores[goal[b] * batch + b] -= 1
+
+
+@compiled
+def _cross_entropy_backward(blas, gradients, scale, outputs, w, dh, dw, db, side, h_side, ones, batch):
+    """dh (T, H B), dw (V, H) and db (V) from the gradients that _cross_entropy() left, times `scale`."""
+    V = db.size
+    H = w.size // V
+    stride = ones.size
+    step = np.empty_like(gradients[0])
+    columns = 0
+    for t in range(len(outputs)):
+        for k in range(step.size):
+            step[k] = gradients[t][k] * scale
+        product_transposed(blas, w, step, dh[t], H, V, batch)
+        lay_down(step, side, columns, batch, stride)
+        lay_down(outputs[t], h_side, columns, batch, stride)
+        columns += batch
+        if columns == stride or t == len(outputs) - 1:
+            add_weight_gradients(blas, side, h_side, dw, ones, db, V, H, columns, batch, stride)
+            columns = 0
 
 
 # --- called as those of sequence.py are -----------------------------------------------------------
@@ -289,18 +411,18 @@ def _blas(dtype: Any) -> tuple[int, int]:
     return found.gemm[dtype.name], found.gemv[dtype.name]
 
 
-def _flat(x: Any) -> Any:
+def flat(x: Any) -> Any:
     """(T, B, H) -> (T, H B), features as rows; (B, H) -> (H B,). Without a copy where it lies so already."""
     rows = np.ascontiguousarray(x.swapaxes(-1, -2))
     return rows.reshape(*rows.shape[:-2], -1)
 
 
-def _line(weight: Any) -> Any:
-    """A weight's numbers in rows, as a flat array."""
+def line(weight: Any) -> Any:
+    """A weight's numbers row by row, as a flat array."""
     return np.ascontiguousarray(weight).reshape(-1)
 
 
-def _seen(rows: Any, batch: int) -> Any:
+def seen(rows: Any, batch: int) -> Any:
     """(T, H B) -> (T, B, H), or (H B,) -> (B, H), as callers see it."""
     return rows.reshape(*rows.shape[:-1], -1, batch).swapaxes(-1, -2)
 
@@ -313,46 +435,109 @@ def _bias(rows: int, dtype: Any, *biases: Any) -> Any:
     return total
 
 
-def _empty(x: Any, *others: Any) -> bool:
+NO_SYMBOLS = np.empty(0, np.intp)
+
+
+def forward(
+    kind: str, inputs: tuple, symbols: Any, batch: int, states: tuple, weights: tuple, keep: bool, rectified: bool
+) -> tuple:
+    """A layer over a sequence, everything flat: outputs (T, H B), the last c of an LSTM or None, and what the
+    backward pass needs: gates and cells, or gates and recurrent products.
+
+    inputs: x (T, D B) and the number of time steps; or symbols (T B,), and w_ih is a table.
+    """
+    x, steps = inputs
+    w_ih, w_hh, b_ih, b_hh = weights
+    dtype, size, rows = w_hh.dtype, states[0].size, w_hh.size * batch // states[0].size
+    blas, kept = _blas(dtype), steps if keep else 1
+    outputs = np.empty((steps, size), dtype)
+    if kind == "rnn":
+        bias = _bias(rows, dtype, b_ih, b_hh)
+        _rnn_forward(blas, x, symbols, w_ih, w_hh, bias, states[0], outputs, rectified, batch)
+        return outputs, None, ()
+    gates = np.empty((kept, rows * batch), dtype)
+    if kind == "lstm":
+        cells = np.empty((kept + keep, size), dtype)
+        cells[0] = states[1]
+        bias = _bias(rows, dtype, b_ih, b_hh)
+        _lstm_forward(blas, x, symbols, w_ih, w_hh, bias, states[0], gates, cells, outputs, batch)
+        return outputs, cells[-1], (gates, cells)
+    hidden, scratch = np.empty((kept, size), dtype), np.empty(rows * batch, dtype)
+    b_ih, b_hh = _bias(rows, dtype, b_ih), _bias(rows, dtype, b_hh)
+    _gru_forward(blas, x, symbols, w_ih, w_hh, b_ih, b_hh, states[0], gates, hidden, outputs, scratch, batch)
+    return outputs, None, (gates, hidden)
+
+
+def backward(
+    kind: str, g: Any, ends: list, inputs: tuple, symbols: Any, batch: int, first: Any, weights: tuple,
+    kept: tuple, outputs: Any, need_x: bool, rectified: bool,
+) -> tuple:  # fmt: skip
+    """Gradients dx (or None), those of the states (in `ends`, overwritten), dw_ih, dw_hh, db_ih and db_hh."""
+    x, steps = inputs
+    w_ih, w_hh = weights[:2]
+    dtype, rows, hidden = w_hh.dtype, w_hh.size * batch // first.size, first.size // batch
+    features = w_ih.size // rows
+    stride = min(max(CHUNK // batch, 1), steps) * batch
+    dx = np.empty((steps if need_x else 0, features * batch), dtype)
+    dw_ih, dw_hh, db = np.zeros(w_ih.size, dtype), np.zeros(w_hh.size, dtype), np.zeros(rows, dtype)
+    da, side = np.empty(rows * batch, dtype), np.empty(rows * stride, dtype)
+    x_side, h_side = np.empty(features * stride, dtype), np.empty(hidden * stride, dtype)
+    ones = np.ones(stride, dtype)
+    blas, db_hh = _blas(dtype), db
+    if kind == "rnn":
+        _rnn_backward(
+            blas, g, *ends, x, symbols, w_ih, w_hh, first, outputs, rectified,
+            dx, dw_ih, dw_hh, db, da, side, x_side, h_side, ones, batch,
+        )  # fmt: skip
+    elif kind == "lstm":
+        _lstm_backward(
+            blas, g, *ends, x, symbols, w_ih, w_hh, first, *kept, outputs,
+            dx, dw_ih, dw_hh, db, da, side, x_side, h_side, ones, batch,
+        )  # fmt: skip
+    else:
+        db_hh = np.zeros(rows, dtype)
+        _gru_backward(
+            blas, g, *ends, x, symbols, w_ih, w_hh, first, *kept, outputs,
+            dx, dw_ih, dw_hh, db, db_hh, da, np.empty_like(da), side, np.empty_like(side),
+            x_side, h_side, ones, batch,
+        )  # fmt: skip
+    return dx if need_x else None, dw_ih, dw_hh, db, db_hh
+
+
+def _layer_forward(kind: str, x: Any, states: tuple, weights: tuple, keep: bool, rectified: bool = False) -> tuple:
+    steps, batch, _ = x.shape
+    lines = tuple(line(w) for w in weights[:2]) + tuple(weights[2:])
+    outputs, c, kept = forward(
+        kind, (flat(x), steps), NO_SYMBOLS, batch, tuple(map(flat, states)), lines, keep, rectified
+    )
+    ends = (outputs[-1],) if c is None else (outputs[-1], c)
+    return (seen(outputs, batch), *(seen(end, batch).copy() for end in ends)), kept
+
+
+def _layer_backward(
+    kind: str, g: tuple, out: tuple, inputs: tuple, states: int, needs: tuple, kept: tuple, rectified: bool = False
+) -> tuple:
+    x, weights = inputs[0], inputs[1 + states :]
+    steps, batch, _ = x.shape
+    ends = [np.zeros_like(flat(s)) if d is None else flat(d).copy() for d, s in zip(g[1:], inputs[1:], strict=False)]
+    dx, *gradients = backward(
+        kind, np.empty((0, 0), x.dtype) if g[0] is None else flat(g[0]), ends, (flat(x), steps), NO_SYMBOLS,
+        batch, flat(inputs[1]), tuple(line(w) for w in weights[:2]), kept, flat(out[0]), needs[0], rectified,
+    )  # fmt: skip
+    shaped = [d.reshape(w.shape) if w is not None else None for d, w in zip(gradients, weights, strict=True)]
+    if shaped[3] is shaped[2] and shaped[3] is not None:
+        shaped[3] = shaped[3].copy()  # each of two biases its own
+    needed = needs[1 + states :]
+    return (
+        None if dx is None else seen(dx, batch),
+        *(seen(end, batch) for end in ends),
+        *(d if need else None for d, need in zip(shaped, needed, strict=True)),
+    )
+
+
+def _empty(*arrays: Any) -> bool:
     """Sizes of 0 are left to the twin."""
-    return 0 in x.shape or any(0 in other.shape for other in others)
-
-
-class _Backward:
-    """What the backward passes of all kinds begin with and end in: the buffers for gradients."""
-
-    def __init__(self, g: Any, inputs: Any, states: int, rows: int, needs: Any) -> None:
-        x, w_ih, w_hh = inputs[0], inputs[1 + states], inputs[2 + states]
-        steps, self.batch, _ = x.shape
-        dtype = x.dtype
-        hidden = w_hh.shape[1]
-        self.x, self.w_ih, self.w_hh = _flat(x), _line(w_ih), _line(w_hh)
-        self.h0 = _flat(inputs[1])
-        self.g = np.empty((0, 0), dtype) if g[0] is None else _flat(g[0])
-        self.starts = [
-            np.zeros(hidden * self.batch, dtype) if each is None else _flat(each).copy()
-            for each in g[1 : 1 + states]
-        ]
-        stride = min(max(CHUNK // self.batch, 1), steps) * self.batch
-        self.dx = np.empty(self.x.shape if needs[0] else (0, 0), dtype)
-        self.dw_ih, self.dw_hh = np.zeros(w_ih.size, dtype), np.zeros(w_hh.size, dtype)
-        self.db = np.zeros(rows, dtype)
-        self.ones = np.ones(stride, dtype)
-        self.da, self.da_side = np.empty(rows * self.batch, dtype), np.empty(rows * stride, dtype)
-        self.x_side, self.h_side = np.empty(x.shape[2] * stride, dtype), np.empty(hidden * stride, dtype)
-
-    def gradients(self, inputs: Any, needs: Any, db_hh: Any = None) -> tuple:
-        states = len(self.starts)
-        w_ih, w_hh = inputs[1 + states], inputs[2 + states]
-        need_w_ih, need_w_hh, need_b_ih, need_b_hh = needs[1 + states :]
-        return (
-            _seen(self.dx, self.batch) if needs[0] else None,
-            *(_seen(d, self.batch) for d in self.starts),
-            self.dw_ih.reshape(w_ih.shape) if need_w_ih else None,
-            self.dw_hh.reshape(w_hh.shape) if need_w_hh else None,
-            self.db if need_b_ih else None,
-            (self.db.copy() if db_hh is None else db_hh) if need_b_hh else None,
-        )
+    return any(0 in array.shape for array in arrays)
 
 
 def rnn_forward(
@@ -361,13 +546,7 @@ def rnn_forward(
     """h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or relu."""
     if _empty(x, h0):
         return sequence.rnn_forward(xp, x, h0, w_ih, w_hh, b_ih, b_hh, nonlinearity)
-    steps, batch, _ = x.shape
-    outputs = np.empty((steps, h0.size), x.dtype)
-    _rnn_forward(
-        _blas(x.dtype), _flat(x), _line(w_ih), _line(w_hh), _bias(len(w_hh), x.dtype, b_ih, b_hh), _flat(h0),
-        outputs, nonlinearity == "relu", batch,
-    )  # fmt: skip
-    return (_seen(outputs, batch), _seen(outputs[-1], batch).copy()), None
+    return _layer_forward("rnn", x, (h0,), (w_ih, w_hh, b_ih, b_hh), True, nonlinearity == "relu")
 
 
 def rnn_backward(
@@ -376,12 +555,7 @@ def rnn_backward(
     """da = dh (1 - h^2), or dh [h > 0];  before the step: dh = W_hh^T da"""
     if _empty(inputs[0], inputs[1]):
         return sequence.rnn_backward(xp, g, out, inputs, needs, residuals, nonlinearity)
-    b = _Backward(g, inputs, 1, len(inputs[3]), needs)
-    _rnn_backward(
-        _blas(b.x.dtype), b.g, *b.starts, b.x, b.w_ih, b.w_hh, b.h0, _flat(out[0]), nonlinearity == "relu",
-        b.dx, b.dw_ih, b.dw_hh, b.db, b.da, b.da_side, b.x_side, b.h_side, b.ones, b.batch,
-    )  # fmt: skip
-    return b.gradients(inputs, needs)
+    return _layer_backward("rnn", g, out, inputs, 1, needs, residuals, nonlinearity == "relu")
 
 
 def lstm_forward(
@@ -393,17 +567,7 @@ def lstm_forward(
     """
     if _empty(x, h0):
         return sequence.lstm_forward(xp, x, h0, c0, w_ih, w_hh, b_ih, b_hh, keep)
-    steps, batch, _ = x.shape
-    gates = np.empty((steps if keep else 1, 4 * h0.size), x.dtype)
-    cells = np.empty((steps + 1 if keep else 1, h0.size), x.dtype)
-    outputs = np.empty((steps, h0.size), x.dtype)
-    cells[0] = _flat(c0)
-    _lstm_forward(
-        _blas(x.dtype), _flat(x), _line(w_ih), _line(w_hh), _bias(len(w_hh), x.dtype, b_ih, b_hh), _flat(h0),
-        gates, cells, outputs, batch,
-    )  # fmt: skip
-    ends = _seen(outputs[-1], batch).copy(), _seen(cells[-1], batch).copy()
-    return (_seen(outputs, batch), *ends), ((gates, cells) if keep else None)
+    return _layer_forward("lstm", x, (h0, c0), (w_ih, w_hh, b_ih, b_hh), keep)
 
 
 def lstm_backward(xp: Any, g: Any, out: Any, inputs: Any, needs: Any, residuals: Any) -> tuple:
@@ -413,12 +577,7 @@ def lstm_backward(xp: Any, g: Any, out: Any, inputs: Any, needs: Any, residuals:
     """
     if _empty(inputs[0], inputs[1]):
         return sequence.lstm_backward(xp, g, out, inputs, needs, residuals)
-    b = _Backward(g, inputs, 2, len(inputs[4]), needs)
-    _lstm_backward(
-        _blas(b.x.dtype), b.g, *b.starts, b.x, b.w_ih, b.w_hh, b.h0, *residuals, _flat(out[0]),
-        b.dx, b.dw_ih, b.dw_hh, b.db, b.da, b.da_side, b.x_side, b.h_side, b.ones, b.batch,
-    )  # fmt: skip
-    return b.gradients(inputs, needs)
+    return _layer_backward("lstm", g, out, inputs, 2, needs, residuals)
 
 
 def gru_forward(xp: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, keep: bool) -> tuple:
@@ -428,15 +587,7 @@ def gru_forward(xp: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh:
     """
     if _empty(x, h0):
         return sequence.gru_forward(xp, x, h0, w_ih, w_hh, b_ih, b_hh, keep)
-    steps, batch, _ = x.shape
-    gates = np.empty((steps if keep else 1, 3 * h0.size), x.dtype)
-    hidden = np.empty((steps if keep else 1, h0.size), x.dtype)
-    outputs = np.empty((steps, h0.size), x.dtype)
-    _gru_forward(
-        _blas(x.dtype), _flat(x), _line(w_ih), _line(w_hh), _bias(len(w_hh), x.dtype, b_ih),
-        _bias(len(w_hh), x.dtype, b_hh), _flat(h0), gates, hidden, outputs, np.empty(3 * h0.size, x.dtype), batch,
-    )  # fmt: skip
-    return (_seen(outputs, batch), _seen(outputs[-1], batch).copy()), ((gates, hidden) if keep else None)
+    return _layer_forward("gru", x, (h0,), (w_ih, w_hh, b_ih, b_hh), keep)
 
 
 def gru_backward(xp: Any, g: Any, out: Any, inputs: Any, needs: Any, residuals: Any) -> tuple:
@@ -445,11 +596,92 @@ def gru_backward(xp: Any, g: Any, out: Any, inputs: Any, needs: Any, residuals: 
     """
     if _empty(inputs[0], inputs[1]):
         return sequence.gru_backward(xp, g, out, inputs, needs, residuals)
-    b = _Backward(g, inputs, 1, len(inputs[3]), needs)
-    db_hh = np.zeros_like(b.db)
-    _gru_backward(
-        _blas(b.x.dtype), b.g, *b.starts, b.x, b.w_ih, b.w_hh, b.h0, *residuals, _flat(out[0]),
-        b.dx, b.dw_ih, b.dw_hh, b.db, db_hh, b.da, np.empty_like(b.da), b.da_side, np.empty_like(b.da_side),
-        b.x_side, b.h_side, b.ones, b.batch,
+    return _layer_backward("gru", g, out, inputs, 1, needs, residuals)
+
+
+# --- a whole language model -----------------------------------------------------------------------
+
+
+def language_model_forward(xp: Any, parts: Any, symbols: Any, targets: Any, kind: str, keep: bool) -> tuple:
+    """Mean cross-entropy and final states; see ../language_model.py.
+
+    The embedding is folded into the first layer: with fewer symbols than places where one is read, W_ih E^T is a
+    table with a column for each, and a step looks its columns up instead of multiplying.
+    """
+    steps, batch = symbols.shape
+    places = np.ascontiguousarray(symbols, np.intp).reshape(-1)
+    x, kept, ends = np.empty((0, 0), parts.embedding.dtype), [], []
+    for number, weights in enumerate(parts.layers):
+        first = number == 0
+        w_ih = np.matmul(weights[0], parts.embedding.T) if first else weights[0]
+        starts = tuple(flat(state[number]) for state in parts.states)
+        lines = (line(w_ih), line(weights[1]), *weights[2:])
+        outputs, c, own = forward(
+            kind, (x, steps), places if first else NO_SYMBOLS, batch, starts, lines, keep, False
+        )
+        kept.append((x, starts, lines, outputs, own))
+        ends.append((outputs[-1],) if c is None else (outputs[-1], c))
+        x = outputs
+    top, columns = _columns(x, batch)
+    V = len(parts.bias)
+    differences = np.empty((len(top), V * columns), x.dtype)
+    losses = np.empty((len(top), columns), x.dtype)
+    goals = np.ascontiguousarray(targets, np.intp).reshape(len(top), columns)
+    _cross_entropy(
+        _blas(x.dtype), top, line(parts.weight), parts.bias, goals, differences, losses, columns
+    )
+    loss = np.asarray(losses.mean(), x.dtype)
+    states = (np.stack([seen(end[i], batch) for end in ends]) for i in range(len(parts.states)))
+    return (loss, *states), ((places, kept, top, differences) if keep else None)
+
+
+def _columns(rows: Any, batch: int) -> tuple[Any, int]:
+    """(T, H B) as the output layer reads it, and the columns of a step. A batch of one is turned into a single
+    step of T columns."""
+    if batch > 1:
+        return rows, batch
+    return np.ascontiguousarray(rows.T).reshape(1, -1), len(rows)
+
+
+def language_model_backward(
+    xp: Any, g: Any, parts: Any, residuals: Any, symbols: Any, targets: Any, kind: str
+) -> tuple:
+    """Gradients in the order of the op's inputs."""
+    places, kept, top, differences = residuals
+    steps, batch = symbols.shape
+    dtype, columns = top.dtype, targets.size // len(top)
+    V, H = parts.weight.shape
+    scale = dtype.type(0 if g[0] is None else g[0] / targets.size)
+    g_up, dw, db = np.empty_like(top), np.zeros(V * H, dtype), np.zeros(V, dtype)
+    stride = min(max(CHUNK // columns, 1), len(top)) * columns
+    _cross_entropy_backward(
+        _blas(dtype), differences, scale, top, line(parts.weight), g_up, dw, db,
+        np.empty(V * stride, dtype), np.empty(H * stride, dtype), np.ones(stride, dtype), columns,
     )  # fmt: skip
-    return b.gradients(inputs, needs, db_hh)
+    if batch == 1:
+        g_up = np.ascontiguousarray(g_up.reshape(H, steps).T)
+    d_starts: list = [None] * len(kept)
+    d_layers: list = [None] * len(kept)
+    for number in range(len(kept) - 1, -1, -1):
+        x, starts, lines, outputs, own = kept[number]
+        ends = [
+            np.zeros_like(start) if each is None else flat(each[number]).copy()
+            for each, start in zip(g[1:], starts, strict=True)
+        ]
+        first = number == 0
+        g_up, *gradients = backward(
+            kind, g_up, ends, (x, steps), places if first else NO_SYMBOLS, batch, starts[0], lines, own,
+            outputs, not first, False,
+        )  # fmt: skip
+        d_starts[number] = [seen(end, batch) for end in ends]
+        d_layers[number] = gradients
+    # Unfolded: W_ih E^T had the gradient `table`.
+    w_ih = parts.layers[0][0]
+    table = d_layers[0][0].reshape(len(w_ih), V)
+    d_layers[0][0] = np.matmul(table, parts.embedding)
+    d_embedding = np.matmul(table.T, w_ih)
+    states = (np.stack([each[i] for each in d_starts]) for i in range(len(parts.states)))
+    shaped = [d.reshape(w.shape) for ds, ws in zip(d_layers, parts.layers, strict=True) for d, w in zip(ds, ws, strict=True)]
+    if kind != "gru":  # each of two biases its own
+        shaped[3::4] = [d.copy() for d in shaped[3::4]]
+    return (d_embedding, dw.reshape(V, H), db, *states, *shaped)

@@ -153,6 +153,16 @@ def _gemv(context, address, transpose, rows, columns, a, lda, x, beta, y):  # ty
     return signature, generate
 
 
+@intrinsic
+def float_of_bits(context, bits):  # type: ignore[no-untyped-def]
+    """The float32 of these 32 bits."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return types.float32(types.int32), generate
+
+
 # Each takes `blas`, the addresses (gemm, gemv) for the arrays' dtype, and flat arrays of row-major matrices.
 
 

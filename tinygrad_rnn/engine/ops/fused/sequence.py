@@ -295,3 +295,62 @@ def gru_backward(xp: Any, g: Any, out: Any, inputs: Any, needs: Any, residuals: 
     need_x, _, *rest = needs
     dx, *weights = _parameter_gradients(xp, da_x, da_h, x, before, w_ih, (need_x, *rest))
     return (dx, dh.T, *weights)
+
+
+# --- a whole language model -----------------------------------------------------------------------
+
+
+def _kernel(kind: str, direction: str) -> Any:
+    return globals()[f"{kind}_{direction}"]
+
+
+def language_model_forward(xp: Any, parts: Any, symbols: Any, targets: Any, kind: str, keep: bool) -> tuple:
+    """Mean cross-entropy and final states; see ../language_model.py.
+
+    Residuals: of each layer its inputs, outputs and residuals; p - one_hot of every prediction p (T, B, V).
+    """
+    x, kept, ends = parts.embedding[symbols], [], []
+    for number, weights in enumerate(parts.layers):
+        inputs = (x, *(state[number] for state in parts.states), *weights)
+        outputs, residuals = _kernel(kind, "forward")(xp, *inputs, "tanh" if kind == "rnn" else keep)
+        kept.append((inputs, outputs, residuals))
+        ends.append(outputs[1:])
+        x = outputs[0]
+    scores = xp.matmul(x, parts.weight.T)
+    scores += parts.bias
+    scores -= scores.max(axis=-1, keepdims=True)
+    losses = -xp.take_along_axis(scores, targets[..., None], axis=-1)[..., 0]
+    xp.exp(scores, out=scores)
+    total = scores.sum(axis=-1)
+    losses += xp.log(total)
+    scores /= total[..., None]
+    scores -= targets[..., None] == xp.arange(scores.shape[-1])
+    loss = xp.asarray(losses.mean()).astype(scores.dtype)
+    states = (xp.stack([end[i] for end in ends]) for i in range(len(parts.states)))
+    return (loss, *states), ((kept, scores) if keep else None)
+
+
+def language_model_backward(
+    xp: Any, g: Any, parts: Any, residuals: Any, symbols: Any, targets: Any, kind: str
+) -> tuple:
+    """Gradients in the order of the op's inputs."""
+    kept, differences = residuals
+    d = differences * (0 if g[0] is None else g[0] / targets.size)
+    flat = d.reshape(targets.size, d.shape[-1])
+    top = kept[-1][1][0]
+    dw, db = xp.matmul(flat.T, top.reshape(targets.size, top.shape[-1])), flat.sum(axis=0)
+    dx = xp.matmul(d, parts.weight)
+    starts: list = [None] * len(kept)
+    layers: list = [None] * len(kept)
+    option = ("tanh",) if kind == "rnn" else ()
+    for number in range(len(kept) - 1, -1, -1):
+        inputs, outputs, own = kept[number]
+        upstream = (dx, *(None if each is None else each[number] for each in g[1:]))
+        needs = (True,) * len(inputs)
+        dx, *rest = _kernel(kind, "backward")(xp, upstream, outputs, inputs, needs, own, *option)
+        starts[number], layers[number] = rest[: len(parts.states)], rest[len(parts.states) :]
+    # As a product, which adds up repeated symbols in the same order every time, on a GPU too.
+    hot = (xp.arange(len(parts.embedding))[:, None] == symbols.reshape(-1)).astype(dx.dtype)
+    d_embedding = xp.matmul(hot, dx.reshape(targets.size, dx.shape[-1]))
+    states = (xp.stack([each[i] for each in starts]) for i in range(len(parts.states)))
+    return (d_embedding, dw, db, *states, *(d for each in layers for d in each))
