@@ -602,17 +602,30 @@ def gru_backward(xp: Any, g: Any, out: Any, inputs: Any, needs: Any, residuals: 
 # --- a whole language model -----------------------------------------------------------------------
 
 
+@compiled
+def _add_rows(dx, symbols, table, batch):
+    """table[s] += the gradient (T, E B) at every place of the symbol s"""
+    features = table.shape[1]
+    for t in range(len(dx)):
+        for j in range(features):
+            for b in range(batch):
+                table[symbols[t * batch + b], j] += dx[t, j * batch + b]
+
+
 def language_model_forward(xp: Any, parts: Any, symbols: Any, targets: Any, kind: str, keep: bool) -> tuple:
     """Mean cross-entropy and final states; see ../language_model.py.
 
-    The embedding is folded into the first layer: with fewer symbols than places where one is read, W_ih E^T is a
-    table with a column for each, and a step looks its columns up instead of multiplying.
+    Where the text is longer than the vocabulary, the embedding is folded into the first layer: W_ih E^T is a
+    table with a column for each symbol, and a step looks its columns up instead of multiplying.
     """
     steps, batch = symbols.shape
     places = np.ascontiguousarray(symbols, np.intp).reshape(-1)
+    folded = places.size >= len(parts.embedding)
     x, kept, ends = np.empty((0, 0), parts.embedding.dtype), [], []
+    if not folded:
+        x = flat(parts.embedding[symbols])
     for number, weights in enumerate(parts.layers):
-        first = number == 0
+        first = number == 0 and folded
         w_ih = np.matmul(weights[0], parts.embedding.T) if first else weights[0]
         starts = tuple(flat(state[number]) for state in parts.states)
         lines = (line(w_ih), line(weights[1]), *weights[2:])
@@ -632,7 +645,7 @@ def language_model_forward(xp: Any, parts: Any, symbols: Any, targets: Any, kind
     )
     loss = np.asarray(losses.mean(), x.dtype)
     states = (np.stack([seen(end[i], batch) for end in ends]) for i in range(len(parts.states)))
-    return (loss, *states), ((places, kept, top, differences) if keep else None)
+    return (loss, *states), ((places, folded, kept, top, differences) if keep else None)
 
 
 def _columns(rows: Any, batch: int) -> tuple[Any, int]:
@@ -647,7 +660,7 @@ def language_model_backward(
     xp: Any, g: Any, parts: Any, residuals: Any, symbols: Any, targets: Any, kind: str
 ) -> tuple:
     """Gradients in the order of the op's inputs."""
-    places, kept, top, differences = residuals
+    places, folded, kept, top, differences = residuals
     steps, batch = symbols.shape
     dtype, columns = top.dtype, targets.size // len(top)
     V, H = parts.weight.shape
@@ -668,18 +681,21 @@ def language_model_backward(
             np.zeros_like(start) if each is None else flat(each[number]).copy()
             for each, start in zip(g[1:], starts, strict=True)
         ]
-        first = number == 0
+        first = number == 0 and folded
         g_up, *gradients = backward(
             kind, g_up, ends, (x, steps), places if first else NO_SYMBOLS, batch, starts[0], lines, own,
             outputs, not first, False,
         )  # fmt: skip
         d_starts[number] = [seen(end, batch) for end in ends]
         d_layers[number] = gradients
-    # Unfolded: W_ih E^T had the gradient `table`.
-    w_ih = parts.layers[0][0]
-    table = d_layers[0][0].reshape(len(w_ih), V)
-    d_layers[0][0] = np.matmul(table, parts.embedding)
-    d_embedding = np.matmul(table.T, w_ih)
+    if folded:  # W_ih E^T had the gradient `table`
+        w_ih = parts.layers[0][0]
+        table = d_layers[0][0].reshape(len(w_ih), V)
+        d_layers[0][0] = np.matmul(table, parts.embedding)
+        d_embedding = np.matmul(table.T, w_ih)
+    else:
+        d_embedding = np.zeros_like(parts.embedding)
+        _add_rows(g_up, places, d_embedding, batch)
     states = (np.stack([each[i] for each in d_starts]) for i in range(len(parts.states)))
     shaped = [d.reshape(w.shape) for ds, ws in zip(d_layers, parts.layers, strict=True) for d, w in zip(ds, ws, strict=True)]
     if kind != "gru":  # each of two biases its own

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import Any
 
+ONES = 2**22  # and zeros at a time in the gradient of an embedding
+
 
 def _columns(xp: Any, x: Any) -> Any:
     """(..., B, H) -> (..., H, B), contiguous."""
@@ -349,8 +351,17 @@ def language_model_backward(
         needs = (True,) * len(inputs)
         dx, *rest = _kernel(kind, "backward")(xp, upstream, outputs, inputs, needs, own, *option)
         starts[number], layers[number] = rest[: len(parts.states)], rest[len(parts.states) :]
-    # As a product, which adds up repeated symbols in the same order every time, on a GPU too.
-    hot = (xp.arange(len(parts.embedding))[:, None] == symbols.reshape(-1)).astype(dx.dtype)
-    d_embedding = xp.matmul(hot, dx.reshape(targets.size, dx.shape[-1]))
+    d_embedding = _table_gradient(xp, symbols.reshape(-1), dx.reshape(targets.size, -1), len(parts.embedding))
     states = (xp.stack([each[i] for each in starts]) for i in range(len(parts.states)))
     return (d_embedding, dw, db, *states, *(d for each in layers for d in each))
+
+
+def _table_gradient(xp: Any, symbols: Any, dx: Any, rows: int) -> Any:
+    """Row s is the sum of dx (N, E) where symbols (N,) are s. As a product with ones and zeros, which adds in the
+    same order every time, on a GPU too; a block of rows at a time, so that these stay few."""
+    found = xp.empty((rows, dx.shape[1]), dx.dtype)
+    block = max(ONES // len(symbols), 1)
+    for start in range(0, rows, block):
+        these = xp.arange(start, min(start + block, rows))
+        xp.matmul((these[:, None] == symbols).astype(dx.dtype), dx, out=found[start : start + block])
+    return found
