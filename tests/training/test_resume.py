@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -285,6 +286,17 @@ def test_nothing_put_aside_is_overwritten(tmp_path):
     assert {"step-00000008.safetensors", "step-00000008-2.safetensors"} <= names
     training.go_on(file=training.folder / "superseded" / "step-00000008-2.safetensors")
     assert training.events[1].step == 8
+
+
+def test_putting_aside_takes_no_memory_to_speak_of(tmp_path):
+    training = Training(tmp_path, checkpoint_every=4).begin()
+    with RunFolder.open(training.folder) as run:
+        tracemalloc.start()
+        run.go_back(4, 0)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert len([*(training.folder / "superseded").iterdir()]) == 3
+    assert peak < 10_000_000
 
 
 def test_a_best_from_a_time_that_was_given_up_does_not_stay(tmp_path):

@@ -152,8 +152,8 @@ class Trainer:
         run.go_back(self.step, self.standing.samples_size)
         numbered = run.checkpoint(self.step)
         # The best is saved first: a process that dies then leaves the numbered one of that step to the next.
-        lacks = file == run.best and not numbered.exists() and self._saves(self._reason_to_end())
-        if file is not None and (lacks or file.parent == run.path / "superseded"):
+        left_out = file == run.best and not numbered.exists() and self._saves(self._reason_to_end())
+        if file is not None and (left_out or file.parent == run.path / "superseded"):
             write_atomically(numbered, file.read_bytes())
             file = numbered
         self._last = file
@@ -383,7 +383,7 @@ class Trainer:
         return reason
 
     def _saves(self, reason: str | None) -> bool:
-        """Whether a numbered checkpoint is due after this step, which the training ends with if for a reason."""
+        """Whether a numbered checkpoint is due after this step, or after the last one, which has a reason."""
         return self.step % self.plan.checkpoint_every == 0 or reason is not None
 
     def _averaged(self) -> AbstractContextManager[Any]:
