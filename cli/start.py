@@ -16,14 +16,16 @@ def run() -> None:
         signal.signal(signal.SIGINT, _leave)
     from .main import main
 
-    if hears:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        code = main(sys.argv[1:])
-    except KeyboardInterrupt:
+        try:
+            if hears:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+            code = main(sys.argv[1:])
+        finally:
+            if hears:
+                signal.signal(signal.SIGINT, _leave)
+    except KeyboardInterrupt:  # it may also come as main returns
         code = 130
-    if hears:
-        signal.signal(signal.SIGINT, _leave)
     sys.exit(code)
 
 

@@ -1,4 +1,4 @@
-"""What all tests share: Hypothesis profiles, the hostile backend, and where tests marked `gpu` run."""
+"""What all tests share: Hypothesis profiles, the hostile backend, figures, where tests marked `gpu` run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tinygrad_rnn.engine import backend as backends
 from tinygrad_rnn.engine.backend import NUMPY, get_backend, register_backend
 
 from .engine.hostile import HOSTILE
+from .figures import count_examples, figures, pytest_terminal_summary  # noqa: F401
 
 # The same examples every time; HYPOTHESIS_PROFILE=search looks for new ones.
 settings.register_profile(
@@ -27,7 +28,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked `gpu` where CuPy finds no device, and say why."""
+    """Skip what is marked `gpu` where CuPy finds no device, and say why; have examples counted."""
+    count_examples(items)
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked:
         try:

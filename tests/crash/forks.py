@@ -79,21 +79,21 @@ def serve() -> None:
     import safetensors.numpy
     import threadpoolctl
 
-    from trnn_cli import display, main
+    from trnn_cli import display, main, start
 
-    del display, safetensors, threadpoolctl  # imported so that no process has to
+    del display, main, safetensors, threadpoolctl  # imported so that no process has to
     for line in sys.stdin:
         question = json.loads(line)
         if "wait" in question:
             answer = os.waitstatus_to_exitcode(os.waitpid(question["wait"], 0)[1])
         elif not (answer := os.fork()):
-            _run(main.main, question)
+            _run(start.run, question)
         elif question["held"]:
             os.waitpid(answer, os.WUNTRACED)  # until it is
         print(answer, flush=True)
 
 
-def _run(main, question: dict) -> None:
+def _run(command, question: dict) -> None:
     code = 1
     try:
         os.chdir(question["folder"])
@@ -112,7 +112,10 @@ def _run(main, question: dict) -> None:
         _let_others_trace()
         if question["held"]:
             os.kill(os.getpid(), signal.SIGSTOP)
-        code = main(question["arguments"])
+        sys.argv[1:] = question["arguments"]
+        command()
+    except SystemExit as end:
+        code = end.code
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 
 from tinygrad_rnn.models import archive
@@ -14,11 +15,14 @@ TINY = "--embedding-size 5 --hidden-size 8 --layers 1 --batch-size 4 --seq-lengt
 TIMES = ("seconds", "chars_per_second")
 
 
-def intact(run: Path) -> int:
+def intact(run: Path, figures: Counter[str]) -> int:
     """Check everything there that is called a checkpoint; how many files that were."""
     files = [*run.rglob("*.safetensors")]
     for file in files:
+        figures["files looked at"] += 1
+        figures["files lost"] += 1  # until it is found to be whole
         archive.check(file)
+        figures["files lost"] -= 1
     return len(files)
 
 

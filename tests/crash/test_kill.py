@@ -22,7 +22,7 @@ def check_kills(server, folder, figures, kills, seed):
     assert server.start(["train", "text.txt", *TINY, *OFTEN, "--run", "whole"], folder).wait() == 0
     duration = time.monotonic() - began
     expected = outcome(folder / "whole")
-    killed = files = trainings = 0
+    killed = 0
     while killed < kills:
         shutil.rmtree(folder / "run", ignore_errors=True)
         process = server.start(["train", "text.txt", *TINY, *OFTEN, "--run", "run"], folder)
@@ -35,15 +35,15 @@ def check_kills(server, folder, figures, kills, seed):
                 break
             assert code == -signal.SIGKILL, process.err
             killed += 1
-            files += intact(folder / "run")
+            figures["kills"] += 1
+            intact(folder / "run", figures)
             begun = (folder / "run" / "config.toml").exists()
             again = ["--resume", "run"] if begun else ["text.txt", *TINY, *OFTEN, "--run", "run"]
             process = server.start(["train", *again], folder)
-        trainings += 1
+        figures["trainings"] += 1
         assert process.err == ""
         assert outcome(folder / "run") == expected
         assert not litter(folder / "run")
-    figures(f"SIGKILL: {killed} in {trainings} trainings, {files} files looked at, 0 lost")
 
 
 def test_a_few_moments(server, folder, figures):

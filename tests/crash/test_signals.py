@@ -68,7 +68,6 @@ def test_a_second_ctrl_c_does_not_wait_for_the_step(server, folder):
 def check_ctrl_c_twice(server, folder, figures, times, seed):
     """The second one anywhere, also in the middle of saving: quickly, quietly, and nothing is lost."""
     draw = random.Random(seed)
-    files = 0
     run = ["train", "text.txt", *TINY, "--max-steps", "10000000", "--checkpoint-every", "1"]
     for number in range(times):
         process = server.start([*run, "--run", f"run{number}"], folder)
@@ -76,11 +75,11 @@ def check_ctrl_c_twice(server, folder, figures, times, seed):
         os.kill(process.pid, signal.SIGINT)
         time.sleep(draw.uniform(0, 0.03))
         os.kill(process.pid, signal.SIGINT)
-        assert process.wait() == 130
+        assert process.wait() == 130, process.err
         assert "Traceback" not in process.err and "ignored" not in process.err, process.err
-        files += intact(folder / f"run{number}")
+        intact(folder / f"run{number}", figures)
         assert not litter(folder / f"run{number}")
-    figures(f"Ctrl-C twice: {times} times, {files} files looked at, 0 lost")
+        figures["times Ctrl-C twice"] += 1
 
 
 def test_two_ctrl_c_at_a_few_moments(server, folder, figures):
@@ -118,14 +117,13 @@ def counting(folder, n):
 
 def check_start(folder, figures, moments):
     events = int(counting(folder, 0).stdout.split()[-1])
-    chosen = moments(events)
-    for n in chosen:
+    for n in moments(events):
         subprocess.run(["rm", "-rf", str(folder / "run")], check=True)
         done = counting(folder, n)
         assert done.returncode in (130, 0), (n, done.stderr)  # 0: it was the last step
         lines = set(done.stderr.strip().splitlines())
         assert lines <= {"finishing this step, then saving; Ctrl-C again ends at once"}, (n, done.stderr)
-    figures(f"Ctrl-C while starting: at {len(chosen)} of {events} moments, no traceback")
+        figures["times Ctrl-C while the command starts"] += 1
 
 
 def test_ctrl_c_while_the_command_starts(folder, figures):
@@ -135,6 +133,41 @@ def test_ctrl_c_while_the_command_starts(folder, figures):
 @pytest.mark.slow
 def test_ctrl_c_at_many_moments_of_the_start(folder, figures):
     check_start(folder, figures, lambda events: range(1, events, max(events // 100, 1)))
+
+
+# Ctrl-C at the n-th instruction of the entry point, since it first says what is to become of one.
+STEPPING = """
+import os, signal, sys
+from trnn_cli import main, start
+sys.argv[1:] = ["--version"]
+def interrupted_at(n):
+    count = 0
+    def instruction(frame, event, argument):
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += event == "opcode" and (count > 0 or signal.getsignal(signal.SIGINT) is start._leave)
+        if count == n:
+            count += 1
+            os.kill(os.getpid(), signal.SIGINT)
+        return instruction
+    sys.settrace(lambda frame, event, argument: instruction if frame.f_code is start.run.__code__ else None)
+    start.run()
+for n in range(1, 1000):
+    if not (child := os.fork()):
+        interrupted_at(n)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(n, code, flush=True)
+    if code == 0:
+        break
+"""
+
+
+def test_ctrl_c_at_every_instruction_of_the_entry_point(folder, figures):
+    done = subprocess.run([sys.executable, "-c", STEPPING], cwd=folder, capture_output=True, text=True)
+    assert done.stderr == "", done.stderr
+    codes = [int(line.split()[1]) for line in done.stdout.splitlines() if not line.startswith("trnn")]
+    assert len(codes) > 30 and codes == [*[130] * (len(codes) - 1), 0]
+    figures["Ctrl-Cs in the entry point"] += len(codes) - 1
 
 
 def test_ctrl_c_while_the_text_is_read(server, folder):

@@ -55,12 +55,12 @@ def test_progress_that_nobody_reads_any_more(folder, monkeypatch):
     archive.check(folder / LAST)
 
 
-def test_signals_and_errors_that_nobody_reads(server, folder):
+def test_signals_and_errors_that_nobody_reads(server, folder, figures):
     process = server.start(ENDLESS, folder, out="/dev/full", err="/dev/full")
     wait_until(is_training(folder))
     os.kill(process.pid, signal.SIGINT)
     assert process.wait() == 130
-    assert intact(folder / "run")
+    assert intact(folder / "run", figures)
     assert server.start(["train", "missing.txt"], folder, err="/dev/full").wait() == 3
     assert server.start(["train", "--kind", "cnn"], folder, err="/dev/full").wait() == 2
 
@@ -79,7 +79,7 @@ def test_a_terminal_that_goes_away(server, folder, options):
     archive.check(folder / LAST)
 
 
-def test_a_terminal_of_its_own_that_goes_away(folder):
+def test_a_terminal_of_its_own_that_goes_away(folder, figures):
     ours, theirs = pty.openpty()
     process = subprocess.Popen([TRNN, *ENDLESS], cwd=folder, preexec_fn=lambda: os.login_tty(theirs))
     os.close(theirs)
@@ -88,7 +88,7 @@ def test_a_terminal_of_its_own_that_goes_away(folder):
         wait_until(lambda: read(ours) is None or is_training(folder)())
         os.close(ours)
     assert process.returncode == 129
-    assert intact(folder / "run") >= 1
+    assert intact(folder / "run", figures) >= 1
     assert not litter(folder / "run")
 
 
@@ -127,7 +127,7 @@ def test_no_room_for_a_larger_file(server, folder):
     assert outcome(folder / "run") == outcome(folder / "whole")
 
 
-def test_a_folder_that_cannot_be_written(server, folder):
+def test_a_folder_that_cannot_be_written(server, folder, figures):
     process = server.start([*SHORT[:-1], "/proc/run"], folder)
     assert process.wait() == 1
     assert re.fullmatch(r"trnn: error: /proc/run: .*\n", process.err)
@@ -139,7 +139,7 @@ def test_a_folder_that_cannot_be_written(server, folder):
     assert process.wait() == 1
     (folder / "run" / "checkpoints").chmod(0o700)
     assert "Permission denied; the last good checkpoint is run/checkpoints/step-" in process.err
-    assert intact(folder / "run")
+    assert intact(folder / "run", figures)
 
 
 def test_a_reader_that_leaves_early_ends_nothing(folder):

@@ -51,7 +51,7 @@ def test_other_tools_can_read_it(written):
         assert list(opened.metadata()) == ["tinygrad_rnn"]
 
 
-def test_every_single_bit_counts(written, tmp_path):
+def test_every_single_bit_counts(written, tmp_path, figures):
     """Every bit of the file, also those of the header, of its padding and of the digest itself."""
     whole, path = written.read_bytes(), tmp_path / "damaged.safetensors"
     for place in range(len(whole)):
@@ -61,14 +61,16 @@ def test_every_single_bit_counts(written, tmp_path):
             path.write_bytes(damaged)
             with pytest.raises(CheckpointError, match=r"damaged\.safetensors"):
                 archive.read(path)
+            figures["bits flipped"] += 1
 
 
-def test_every_truncation_and_every_addition_is_refused(written, tmp_path):
+def test_every_truncation_and_every_addition_is_refused(written, tmp_path, figures):
     whole, path = written.read_bytes(), tmp_path / "cut.safetensors"
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         with pytest.raises(CheckpointError, match=r"cut\.safetensors"):
             archive.read(path)
+        figures["truncations"] += 1
     path.write_bytes(whole + b"\0")
     with pytest.raises(CheckpointError, match="damaged"):
         archive.read(path)

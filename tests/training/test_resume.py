@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +22,7 @@ from tinygrad_rnn.training import RunFolder, events
 from tinygrad_rnn.training import trainer as trainer_module
 from tinygrad_rnn.training.config import SETTINGS
 
-from .interrupted import Training, at
+from .interrupted import Killed, Training, at
 
 DROPOUTS = {
     "none": {},
@@ -125,6 +126,31 @@ def test_whatever_the_settings_and_however_often(tmp_path_factory, chosen, data)
 @settings(max_examples=300)
 def test_whatever_the_settings_and_however_often_at_length(tmp_path_factory, chosen, data):
     check_deaths(tmp_path_factory.mktemp("deaths"), chosen, data)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"max_steps": 8, "checkpoint_every": 2, "eval_every": 2, "keep": 1}]
+)
+def test_an_end_before_or_after_any_file_gets_its_name(tmp_path, monkeypatch, settings):
+    """Several files belong to a step, and the process may die between them."""
+    renamings, deadly, replace_file = 0, math.inf, os.replace
+
+    def replace(temporary, file):
+        nonlocal renamings
+        renamings += 1
+        if 2 * renamings == deadly:
+            raise Killed
+        replace_file(temporary, file)
+        if 2 * renamings + 1 == deadly:
+            raise Killed
+
+    monkeypatch.setattr(os, "replace", replace)
+    whole = Training(tmp_path / "whole", **settings).begin()
+    for moment in range(4, 2 * renamings + 2):  # from the first file after the settings on
+        renamings, deadly = 0, moment
+        parts = Training(tmp_path / str(moment), **settings).begin()
+        renamings, deadly = 0, math.inf
+        assert parts.go_on().outcome == whole.outcome, moment
 
 
 @given(chosen=trainings(), data=st.data())
@@ -260,6 +286,17 @@ def test_nothing_put_aside_is_overwritten(tmp_path):
     assert {"step-00000008.safetensors", "step-00000008-2.safetensors"} <= names
     training.go_on(file=training.folder / "superseded" / "step-00000008-2.safetensors")
     assert training.events[1].step == 8
+
+
+def test_putting_aside_takes_no_memory_to_speak_of(tmp_path):
+    training = Training(tmp_path, checkpoint_every=4).begin()
+    with RunFolder.open(training.folder) as run:
+        tracemalloc.start()
+        run.go_back(4, 0)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert len([*(training.folder / "superseded").iterdir()]) == 3
+    assert peak < 10_000_000
 
 
 def test_a_best_from_a_time_that_was_given_up_does_not_stay(tmp_path):

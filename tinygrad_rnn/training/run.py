@@ -185,7 +185,8 @@ class RunFolder:
     def _put_aside(self, file: Path) -> None:
         folder = self.path / "superseded"
         folder.mkdir(exist_ok=True)
-        names = (file.name, *(f"{file.stem}-{n}{file.suffix}" for n in range(2, 10**6)))
+        others = (f"{file.stem}-{number}{file.suffix}" for number in itertools.count(2))
+        names = itertools.chain([file.name], others)
         os.replace(file, next(folder / name for name in names if not (folder / name).exists()))
 
 

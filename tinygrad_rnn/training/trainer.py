@@ -151,9 +151,12 @@ class Trainer:
         if self._inexact and require_exact:
             raise InexactError(f"resuming {run.path} would be inexact ({'; '.join(self._inexact)})")
         run.go_back(self.step, self.standing.samples_size)
-        if file is not None and file.parent == run.path / "superseded":
-            write_atomically(run.checkpoint(self.step), file.read_bytes())
-            file = run.checkpoint(self.step)
+        numbered = run.checkpoint(self.step)
+        # The best is saved first: a process that dies then leaves the numbered one of that step to the next.
+        left_out = file == run.best and not numbered.exists() and self._saves(self._reason_to_end())
+        if file is not None and (left_out or file.parent == run.path / "superseded"):
+            write_atomically(numbered, file.read_bytes())
+            file = numbered
         self._last = file
         self._resumed = events.Resumed(self.step, file, tuple(self._inexact), length)
         return self._resumed
@@ -377,19 +380,23 @@ class Trainer:
         if evaluates:  # patience, or the time it took, may end the training, but nothing without a validation
             reason = self._reason_to_end()
         best = evaluates and self.standing.best_step == step
-        saves = step % plan.checkpoint_every == 0 or reason is not None
+        saves, finished = self._saves(reason), reason not in (None, "interrupted")
         if best or saves:
             self.run.flush()
         if best:
-            self._write(self.run.best, val_loss)
+            self._write(self.run.best, val_loss, finished)
             self._last, self._rewound_to = self.run.best, None
         if saves:
             path = self.run.checkpoint(step)
-            self._write(path, val_loss, finished=reason not in (None, "interrupted"))
+            self._write(path, val_loss, finished)
             self._last, self._rewound_to = path, None
             self.run.drop_old_checkpoints(self.config.keep)
             self._emit(events.Saved(step, path))
         return reason
+
+    def _saves(self, reason: str | None) -> bool:
+        """Whether a numbered checkpoint is due after this step, or after the last one, which has a reason."""
+        return self.step % self.plan.checkpoint_every == 0 or reason is not None
 
     def _averaged(self) -> AbstractContextManager[Any]:
         """In this block the weights are their running mean, where one is kept."""
@@ -463,7 +470,7 @@ class Trainer:
 
     # --- checkpoints --------------------------------------------------------------------------------
 
-    def _write(self, path: Path, val_loss: float | None, finished: bool = False) -> None:
+    def _write(self, path: Path, val_loss: float | None, finished: bool) -> None:
         """A checkpoint. DivergenceError if it would hold a number that is not finite."""
         check_weights(self._named)
         meta = {
