@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 import tinygrad_rnn as tg
 from tinygrad_rnn.engine import backend as backends
 from tinygrad_rnn.engine.backend import NUMPY, get_backend, register_backend
+from tinygrad_rnn.engine.ops.fused import VARIABLE, use_kernels
 
 from .engine.hostile import HOSTILE
 from .figures import count_examples, figures, pytest_terminal_summary  # noqa: F401
@@ -44,6 +45,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> object:
     """The tests, and the commands they start, keep encoded and fetched texts in a folder of their own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv(VARIABLE, "numpy")  # a test of the compiled kernels asks for them: see test_kernels.py
         yield
 
 
@@ -60,3 +62,4 @@ def fresh_state() -> object:
     tg.manual_seed(0)
     yield
     tg.use_backend(NUMPY)
+    use_kernels(None)

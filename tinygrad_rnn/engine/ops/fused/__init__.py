@@ -7,6 +7,7 @@ processor. The second is used where Numba is installed, unless `use_kernels` say
 from __future__ import annotations
 
 import functools
+import os
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -17,32 +18,48 @@ from ....errors import BackendError
 from ...blas import routines
 
 NAMES = ("numpy", "numba")
+VARIABLE = "TINYGRAD_RNN_KERNELS"  # of the environment: a choice for programs that make none
 
 
 class _Chosen:
-    name: str | None = None  # None: numba if it is there
+    name: str | None = None
 
 
-def use_kernels(name: str | None) -> None:
-    """From here on compute sequences on the processor by these kernels: "numpy", "numba", or None for the
-    faster ones that are there. BackendError where they are missing."""
-    if name not in (*NAMES, None):
-        raise BackendError(f"no kernels are called {name!r}; there are {', '.join(NAMES)}")
-    if name == "numba" and (lacking := _lacking()):
-        raise BackendError(f"the numba kernels need {lacking}")
-    _Chosen.name = name
+class use_kernels:  # noqa: N801 - used like a function
+    """Compute sequences on the processor by these kernels, from here on or for a `with` block: "numpy",
+    "numba", or None for Numba's where it is installed.
+
+    Raises BackendError for another name, or where they are missing.
+    """
+
+    def __init__(self, name: str | None) -> None:
+        if name not in (*NAMES, None):
+            raise BackendError(f"no kernels are called {name!r}; there are {', '.join(NAMES)}")
+        if name == "numba" and (lacking := _lacking()):
+            raise BackendError(f"the numba kernels need {lacking}")
+        self._before, self._name = _Chosen.name, name
+        _Chosen.name = name
+
+    def __enter__(self) -> None:
+        _Chosen.name = self._name
+
+    def __exit__(self, *error: object) -> None:
+        _Chosen.name = self._before
 
 
 def kernels_in_use() -> str:
     """The name of the kernels that sequences on the processor are computed by."""
-    return _Chosen.name or ("numpy" if _lacking() else "numba")
+    name = _Chosen.name or os.environ.get(VARIABLE)
+    if name in NAMES:
+        return name
+    return "numpy" if _lacking() else "numba"
 
 
 def kernels_for(xp: Any, dtype: Any) -> ModuleType:
     """The module of kernels for arrays of this library and dtype."""
     from . import sequence
 
-    if xp is np and dtype.name in ("float32", "float64") and kernels_in_use() == "numba":
+    if xp is np and dtype.char in "fd" and kernels_in_use() == "numba":
         from . import compiled
 
         return compiled

@@ -16,6 +16,7 @@ Arrays are flat here: a row of `gates` (T, K H B) is what sequence.py has as (K 
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -34,7 +35,9 @@ from .jit import (
     inlined,
     lay_down,
     product,
+    product_beside,
     product_transposed,
+    take_up,
 )
 
 CHUNK = 512  # columns of the products over a chunk of time steps, about
@@ -101,12 +104,15 @@ def fill(a, bias, batch):
 
 @inlined
 def inputs_part(blas, x, symbols, t, w_ih, bias, a, rows, batch):
-    """a (rows, B) = W_ih x + bias. Where the inputs are symbols, W_ih is a table with a column for each."""
+    """a (rows, B) = W_ih x + bias. Where the inputs are symbols, w_ih is a table with a column W_ih x + bias for
+    each of them."""
     if symbols.size:
         size = w_ih.size // rows
+        step = symbols[t * batch : (t + 1) * batch]
         for j in range(rows):
+            row, column = a[j * batch : (j + 1) * batch], w_ih[j * size : (j + 1) * size]
             for b in range(batch):
-                a[j * batch + b] = w_ih[j * size + symbols[t * batch + b]] + bias[j]
+                row[b] = column[step[b]]
     else:
         fill(a, bias, batch)
         product(blas, w_ih, x[t], a, rows, w_ih.size // rows, batch, 1)
@@ -141,6 +147,14 @@ def add_weight_gradients(blas, da, before, dw, ones, db, rows, features, columns
     """dw (rows, features) += da before^T, db += the sums of da, over the time steps of a chunk."""
     add_outer(blas, da, before, dw, rows, columns, features, batch, stride)
     add_sums(blas, da, ones, db, rows, columns, batch, stride)
+
+
+@inlined
+def input_gradients(blas, w_ih, da, side, dx, t, features, rows, columns, batch, stride):
+    """dx = W_ih^T da of the time steps from t on that lie in a chunk; `side` is overwritten."""
+    product_beside(blas, w_ih, da, side, features, rows, columns, batch, stride)
+    for place in range(0, columns, batch):
+        take_up(side, dx[t + place // batch], place, batch, stride)
 
 
 # --- RNN ------------------------------------------------------------------------------------------
@@ -179,8 +193,6 @@ def _rnn_backward(
             for n in range(dh.size):
                 da[n] = dh[n] * (one - h[n]) * (one + h[n])
         product_transposed(blas, w_hh, da, dh, H, H, B)
-        if len(dx):
-            product_transposed(blas, w_ih, da, dx[t], D, H, B)
         lay_down(da, da_s, place, B, stride)
         lay_down(before, h_s, place, B, stride)
         lay_down_inputs(x, symbols, t, x_s, D, place, B, stride)
@@ -188,6 +200,8 @@ def _rnn_backward(
             columns = min(stride, (last + 1 - t) * B)
             add_weight_gradients(blas, da_s, h_s, dw_hh, ones, db, H, H, columns, B, stride)
             add_outer(blas, da_s, x_s, dw_ih, H, columns, D, B, stride)
+            if len(dx):
+                input_gradients(blas, w_ih, da_s, x_s, dx, t, D, H, columns, B, stride)
 
 
 # --- LSTM -----------------------------------------------------------------------------------------
@@ -241,8 +255,6 @@ def _lstm_backward(
             d_f[k] = dc[k] * c[k] * f[k] * (one - f[k])
             dc[k] = dc[k] * f[k]
         product_transposed(blas, w_hh, da, dh, H, K, B)
-        if len(dx):
-            product_transposed(blas, w_ih, da, dx[t], D, K, B)
         lay_down(da, da_s, place, B, stride)
         lay_down(before, h_s, place, B, stride)
         lay_down_inputs(x, symbols, t, x_s, D, place, B, stride)
@@ -250,6 +262,8 @@ def _lstm_backward(
             columns = min(stride, (last + 1 - t) * B)
             add_weight_gradients(blas, da_s, h_s, dw_hh, ones, db, K, H, columns, B, stride)
             add_outer(blas, da_s, x_s, dw_ih, K, columns, D, B, stride)
+            if len(dx):
+                input_gradients(blas, w_ih, da_s, x_s, dx, t, D, K, columns, B, stride)
 
 
 # --- GRU ------------------------------------------------------------------------------------------
@@ -306,8 +320,6 @@ def _gru_backward(
             da_h[k] = da[k]
         product_transposed(blas, w_hh, da_h, dh, H, K, B)
         add_to(dh, through)
-        if len(dx):
-            product_transposed(blas, w_ih, da, dx[t], D, K, B)
         lay_down(da, da_s, place, B, stride)
         lay_down(da_h, da_h_s, place, B, stride)
         lay_down(h, h_s, place, B, stride)
@@ -316,6 +328,8 @@ def _gru_backward(
             columns = min(stride, (last + 1 - t) * B)
             add_weight_gradients(blas, da_h_s, h_s, dw_hh, ones, db_hh, K, H, columns, B, stride)
             add_weight_gradients(blas, da_s, x_s, dw_ih, ones, db_ih, K, D, columns, B, stride)
+            if len(dx):
+                input_gradients(blas, w_ih, da_s, x_s, dx, t, D, K, columns, B, stride)
 
 
 # --- the output layer and its loss -----------------------------------------------------------------
@@ -392,7 +406,7 @@ def _cross_entropy_backward(blas, gradients, scale, outputs, w, dh, dw, db, side
     columns = 0
     for t in range(len(outputs)):
         for k in range(step.size):
-            step[k] = gradients[t][k] * scale
+            step[k] = gradients[t, k] * scale
         product_transposed(blas, w, step, dh[t], H, V, batch)
         lay_down(step, side, columns, batch, stride)
         lay_down(outputs[t], h_side, columns, batch, stride)
@@ -405,6 +419,7 @@ def _cross_entropy_backward(blas, gradients, scale, outputs, w, dh, dw, db, side
 # --- called as those of sequence.py are -----------------------------------------------------------
 
 
+@functools.cache
 def _blas(dtype: Any) -> tuple[int, int]:
     found = routines()
     assert found is not None
@@ -451,20 +466,21 @@ def forward(
     dtype, size, rows = w_hh.dtype, states[0].size, w_hh.size * batch // states[0].size
     blas, kept = _blas(dtype), steps if keep else 1
     outputs = np.empty((steps, size), dtype)
+    bias = _bias(rows, dtype, b_ih) if kind == "gru" else _bias(rows, dtype, b_ih, b_hh)
+    if symbols.size:
+        w_ih = (w_ih.reshape(rows, -1) + bias[:, None]).reshape(-1)
     if kind == "rnn":
-        bias = _bias(rows, dtype, b_ih, b_hh)
         _rnn_forward(blas, x, symbols, w_ih, w_hh, bias, states[0], outputs, rectified, batch)
         return outputs, None, ()
     gates = np.empty((kept, rows * batch), dtype)
     if kind == "lstm":
         cells = np.empty((kept + keep, size), dtype)
         cells[0] = states[1]
-        bias = _bias(rows, dtype, b_ih, b_hh)
         _lstm_forward(blas, x, symbols, w_ih, w_hh, bias, states[0], gates, cells, outputs, batch)
         return outputs, cells[-1], (gates, cells)
     hidden, scratch = np.empty((kept, size), dtype), np.empty(rows * batch, dtype)
-    b_ih, b_hh = _bias(rows, dtype, b_ih), _bias(rows, dtype, b_hh)
-    _gru_forward(blas, x, symbols, w_ih, w_hh, b_ih, b_hh, states[0], gates, hidden, outputs, scratch, batch)
+    b_hh = _bias(rows, dtype, b_hh)
+    _gru_forward(blas, x, symbols, w_ih, w_hh, bias, b_hh, states[0], gates, hidden, outputs, scratch, batch)
     return outputs, None, (gates, hidden)
 
 

@@ -198,6 +198,27 @@ def lay_down(step, side, place, batch, stride):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def take_up(side, step, place, batch, stride):  # type: ignore[no-untyped-def]
+    """What lay_down() does, the other way."""
+    if batch == 1:
+        for row in range(step.size):
+            step[row] = side[place * step.size + row]
+        return
+    for row in range(step.size // batch):
+        for b in range(batch):
+            step[row * batch + b] = side[row * stride + place + b]
+
+
+@inlined
+def product_beside(blas, a, b, c, m, k, columns, batch, stride):  # type: ignore[no-untyped-def]
+    """c (m) = a^T b for each of `columns` steps that were laid down in b (of k), with a (k, m)"""
+    if batch == 1:
+        _gemm(blas[0], 0, 0, columns, m, k, b, k, a, m, 0, c, m)
+    else:
+        _gemm(blas[0], 1, 0, m, columns, k, a, m, b, stride, 0, c, stride)
+
+
+@inlined
 def add_outer(blas, a, b, c, m, k, n, batch, stride):  # type: ignore[no-untyped-def]
     """c (m, n) += a b^T, the sum over the first k steps that were laid down in a (of m) and b (of n)"""
     if batch == 1:
