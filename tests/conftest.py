@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,6 +15,9 @@ from tinygrad_rnn.engine.ops.fused import VARIABLE, use_kernels
 
 from .engine.hostile import HOSTILE
 from .figures import count_examples, figures, pytest_terminal_summary  # noqa: F401
+
+# What is compiled is kept from one run to the next: its folder's name says what it was made of.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "kernels"))
 
 # The same examples every time; HYPOTHESIS_PROFILE=search looks for new ones.
 settings.register_profile(
@@ -45,7 +49,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> object:
     """The tests, and the commands they start, keep encoded and fetched texts in a folder of their own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv(VARIABLE, "numpy")  # a test of the compiled kernels asks for them: see test_kernels.py
+        patch.setenv(VARIABLE, "numpy")  # a test of the compiled kernels asks for them
         yield
 
 

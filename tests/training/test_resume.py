@@ -83,6 +83,7 @@ def trainings(draw):
         "max_steps": draw(st.integers(2, 30)),
         "batch_size": draw(st.sampled_from([4, 4, 1, 50])),
         "seed": draw(st.integers(0, 2**64 - 1)),
+        "kernels": draw(st.sampled_from(["numpy", "numba"])),
         **draw(st.sampled_from(list(DROPOUTS.values()))),
     }
     several = {

@@ -12,9 +12,14 @@ from ..engine.ops.fused import kernels_in_use
 
 
 def fused_adam(xp: Any, w: Any) -> Callable | None:
-    """`update(w, g, mean, square, lr, beta1, beta2, eps, decay, decoupled, steps)`, equal to Adam._update() up to
-    rounding; None where that has to do it."""
-    if xp is np and w.dtype in (np.float32, np.float64) and w.flags.c_contiguous and kernels_in_use() == "numba":
+    """`update(w, g, mean, square, lr, beta1, beta2, eps, decay, decoupled, steps)`, equal to Adam._update()
+    up to rounding; None where that has to do it."""
+    if (
+        xp is np
+        and w.dtype in (np.float32, np.float64)
+        and w.flags.c_contiguous
+        and kernels_in_use() == "numba"
+    ):
         return _update
     return None
 

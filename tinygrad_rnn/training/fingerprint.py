@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from typing import Any
+from importlib.metadata import version
 
 import numpy as np
 
 from .. import __version__
 from ..engine.backend import Backend, get_backend
 from ..engine.blas import blas_library
+from ..engine.ops.fused import kernels_in_use
 
 SHOWN = 200  # characters of a foreign value
 
@@ -39,7 +40,7 @@ def fingerprint(backend: str, threads: int | None) -> dict[str, str]:
         "blas kernel": str(blas.get("architecture", "not named")),
         "blas threads": str(blas.get("num_threads", "not known")),
         "backend": _backend(get_backend(backend)),
-        "kernels": backend,
+        "kernels": _kernels(backend),
         "shards": "1",
         "processor": platform.machine(),
         "processor features": " ".join([*simd.get("baseline", ()), *simd.get("found", ())]),
@@ -64,6 +65,14 @@ def differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
         for name in sorted({*before, *now}, key=str)
         if name not in before or name not in now or before[name] != now[name]
     ]
+
+
+def _kernels(backend: str) -> str:
+    if backend != "numpy":
+        return backend
+    name = kernels_in_use()
+    # Another compiler may order or fuse arithmetic in another way.
+    return f"{name} {version(name)}, llvmlite {version('llvmlite')}" if name == "numba" else name
 
 
 def _backend(backend: Backend) -> str:

@@ -22,6 +22,7 @@ import numpy as np
 
 from ..atomic import write_atomically
 from ..engine import random
+from ..engine.ops.fused import use_kernels
 from ..errors import (
     CheckpointError,
     DataError,
@@ -185,7 +186,7 @@ class Trainer:
             self._emit(self._resumed)
         reason = self._reason_to_end() if self.step and not self.standing.unfinished else None
         # What is not finite is found below, with a better message than NumPy's.
-        with np.errstate(all="ignore"), limited_threads(self.config):
+        with np.errstate(all="ignore"), limited_threads(self.config), use_kernels(self.config.kernels):
             self._fingerprint = fingerprint(self.config.backend, None)
             while reason is None:
                 try:
@@ -523,7 +524,7 @@ class Trainer:
         if vocabulary != self.corpus.vocabulary:
             raise DataError(f"the text has other symbols than the model of {file} knows")
         inexact += [] if same_text else ["another text"]
-        with limited_threads(self.config):
+        with limited_threads(self.config), use_kernels(self.config.kernels):
             inexact += differences(training.get("fingerprint", {}), fingerprint(self.config.backend, None))
         self._start()
         self._inexact = list(dict.fromkeys(inexact))

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ...errors import DataError, ShapeError
-from ..op import op
+from ..backend import Backend
+from ..op import TENSOR_OPS, op
 from . import recurrent
 from .fused import kernels_for
 
@@ -18,8 +19,8 @@ STATES = {"rnn": 1, "lstm": 2, "gru": 1}
 
 
 class Parts(NamedTuple):
-    """The op's inputs by name: embedding (V, D), output weight (V, H) and bias (V,), states (L, B, H), and for
-    each of L layers weight_ih, weight_hh, bias_ih, bias_hh."""
+    """The op's inputs by name: embedding (V, D), output weight (V, H) and bias (V,), states (L, B, H), and
+    for each of L layers weight_ih, weight_hh, bias_ih, bias_hh."""
 
     embedding: Any
     weight: Any
@@ -31,12 +32,15 @@ class Parts(NamedTuple):
     def of(cls, inputs: Any, kind: str) -> Parts:
         first = 3 + STATES[kind]
         layers = [tuple(inputs[i : i + 4]) for i in range(first, len(inputs), 4)]
-        return cls(*inputs[:3], tuple(inputs[3:first]), layers)
+        embedding, weight, bias = inputs[:3]
+        return cls(embedding, weight, bias, tuple(inputs[3:first]), layers)
 
 
 def language_model_steps(F: Any, *inputs: Any, symbols: Any, targets: Any, kind: str) -> tuple:
     """The same in ordinary ops."""
     parts = Parts.of(inputs, kind)
+    backend = parts.embedding.backend if F is TENSOR_OPS else F.backend
+    symbols, targets = _there(backend, symbols), _there(backend, targets)
     x = F.getitem(parts.embedding, index=symbols)
     ends = []
     for number, weights in enumerate(parts.layers):
@@ -44,8 +48,9 @@ def language_model_steps(F: Any, *inputs: Any, symbols: Any, targets: Any, kind:
         x, *end = getattr(recurrent, f"{kind}_steps")(F, x, *starts, *weights)
         ends.append(end)
     scores = recurrent.linear(F, x, parts.weight, parts.bias)
-    chosen = F.one_hot(targets, num_classes=len(parts.bias), dtype=scores.dtype)
-    loss = F.mean(F.logsumexp(scores, axis=-1) - F.sum(scores * chosen, axis=-1))
+    steps, batch = (backend.xp.arange(size) for size in targets.shape)
+    chosen = F.getitem(scores, index=(steps[:, None], batch, targets))
+    loss = F.mean(F.logsumexp(scores, axis=-1) - chosen)
     return loss, *(F.stack([end[i] for end in ends], axis=0) for i in range(len(parts.states)))
 
 
@@ -55,6 +60,7 @@ def _vjp(
     """softmax(scores) - one_hot(targets), then back through the layers: see rnn, lstm and gru."""
     kernels, kept = residuals
     parts = Parts.of(inputs, kind)
+    symbols, targets = _there(F.backend, symbols), _there(F.backend, targets)
     gradients = kernels.language_model_backward(F.backend.xp, g, parts, kept, symbols, targets, kind)
     return tuple(d if need else None for d, need in zip(gradients, needs, strict=True))
 
@@ -66,11 +72,14 @@ def _vjp(
     has_residuals=True,
     saves="*",
     promotes=True,
+    needs_backend=True,
     name="language_model",
 )
-def language_model(xp: Any, *inputs: Any, symbols: Any, targets: Any, kind: str, keep: bool = True) -> Any:
-    """Mean cross-entropy in nats of `targets` after `symbols`, both integer arrays (T, B), and the states after
-    the last step, (L, B, H) each. See Parts for the inputs, in their order."""
+def language_model(
+    backend: Backend, *inputs: Any, symbols: Any, targets: Any, kind: str, keep: bool = True
+) -> Any:
+    """Mean cross-entropy in nats of `targets` after `symbols`, both integer arrays (T, B), and the states
+    after the last step, (L, B, H) each. See Parts for the inputs, in their order."""
     parts = Parts.of(inputs, kind)
     V = len(parts.embedding)
     if symbols.ndim != 2 or symbols.shape != targets.shape or 0 in symbols.shape:
@@ -79,9 +88,15 @@ def language_model(xp: Any, *inputs: Any, symbols: Any, targets: Any, kind: str,
             f"{symbols.shape} and {targets.shape}"
         )
     for what, array in [("symbol", symbols), ("target", targets)]:
-        low, high = int(array.min()), int(array.max())
+        low, high = int(array.min().item()), int(array.max().item())
         if low < 0 or high >= V:
             raise DataError(f"language_model: {what} {low if low < 0 else high} is outside the {V} symbols")
-    kernels = kernels_for(xp, parts.embedding.dtype)
-    outputs, kept = kernels.language_model_forward(xp, parts, symbols, targets, kind, keep)
+    kernels = kernels_for(backend.xp, parts.embedding.dtype)
+    symbols, targets = _there(backend, symbols), _there(backend, targets)
+    outputs, kept = kernels.language_model_forward(backend.xp, parts, symbols, targets, kind, keep)
     return outputs, (kernels, kept)
+
+
+def _there(backend: Backend, symbols: Any) -> Any:
+    """The symbols as an array of the backend."""
+    return symbols if isinstance(symbols, backend.array_type) else backend.from_host(symbols)

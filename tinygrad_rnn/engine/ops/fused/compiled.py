@@ -1,10 +1,10 @@
-"""The kernels of sequence.py, compiled: the same plan and formulas, with the point-wise passes as Numba loops.
+"""The kernels of sequence.py, compiled: the same plan and formulas, the point-wise passes as Numba loops.
 
 One call is a whole sequence. Inside, nothing is allocated and Python is not asked: a step calls NumPy's own
 BLAS library for its products (see jit.py), then passes over its gates while they are in the cache. The layout
-is that of sequence.py, features as rows and batch as columns, so that a gate of a step is one contiguous block
-and a pass over it one flat loop, which the compiler turns into vector instructions. A pass writes to two
-arrays at most: with more the compiler can no longer tell that they do not overlap.
+is that of sequence.py, features as rows and batch as columns: so a gate of a step is one contiguous block and
+a pass over it one flat loop, which the compiler turns into vector instructions. A pass writes to two arrays
+at most: with more the compiler can no longer tell that they do not overlap.
 
 Backward, the gradient of a weight is a product over many time steps: those of a chunk are laid side by side,
 (features, chunk B), which also bounds the memory.
@@ -47,19 +47,19 @@ CHUNK = 512  # columns of the products over a chunk of time steps, about
 
 
 def tanh_of(x: Any) -> Any:
-    """tanh(x); of a float32 within 3 units in the last place."""
+    """tanh(x); of a float32 within 4 units in the last place."""
     raise NotImplementedError("for compiled code")
 
 
-@overload(tanh_of, jit_options=INLINED)
+@overload(tanh_of, jit_options=INLINED)  # type: ignore[arg-type]
 def _tanh_of(x):
     if x == types.float64:
         return lambda x: math.tanh(x)
 
-    # A rational function, near enough everywhere, that the compiler can vectorise; beyond the limit tanh
-    # rounds to 1. Coefficients: Eigen, generic_fast_tanh_float. A NaN passes both comparisons.
+    # A rational function, near enough up to its limit, that the compiler can vectorise; beyond 9 tanh rounds
+    # to 1. Coefficients: Eigen, generic_fast_tanh_float. A NaN passes all comparisons.
     f = np.float32
-    limit, tiny = f(7.90531110763549805), f(0.0004)
+    limit, full, tiny, one = f(7.90531110763549805), f(9), f(0.0004), f(1)
     a1, a3, a5 = f(4.89352455891786e-03), f(6.37261928875436e-04), f(1.48572235717979e-05)
     a7, a9 = f(5.12229709037114e-08), f(-8.60467152213735e-11)
     a11, a13 = f(2.00018790482477e-13), f(-2.76076847742355e-16)
@@ -72,7 +72,8 @@ def _tanh_of(x):
         s = y * y
         above = y * ((((((a13 * s + a11) * s + a9) * s + a7) * s + a5) * s + a3) * s + a1)
         below = ((b6 * s + b4) * s + b2) * s + b0
-        return x if abs(x) < tiny else above / below
+        value = x if abs(x) < tiny else above / below
+        return one if x > full else -one if x < -full else value
 
     return rational
 
@@ -104,8 +105,8 @@ def fill(a, bias, batch):
 
 @inlined
 def inputs_part(blas, x, symbols, t, w_ih, bias, a, rows, batch):
-    """a (rows, B) = W_ih x + bias. Where the inputs are symbols, w_ih is a table with a column W_ih x + bias for
-    each of them."""
+    """a (rows, B) = W_ih x + bias. Where the inputs are symbols, w_ih is a table with a column W_ih x + bias
+    for each of them."""
     if symbols.size:
         size = w_ih.size // rows
         step = symbols[t * batch : (t + 1) * batch]
@@ -176,7 +177,26 @@ def _rnn_forward(blas, x, symbols, w_ih, w_hh, bias, h0, outputs, rectified, B):
 
 @compiled
 def _rnn_backward(
-    blas, g, dh, x, symbols, w_ih, w_hh, h0, outputs, rectified, dx, dw_ih, dw_hh, db, da, da_s, x_s, h_s, ones, B
+    blas,
+    g,
+    dh,
+    x,
+    symbols,
+    w_ih,
+    w_hh,
+    h0,
+    outputs,
+    rectified,
+    dx,
+    dw_ih,
+    dw_hh,
+    db,
+    da,
+    da_s,
+    x_s,
+    h_s,
+    ones,
+    B,
 ):
     H, D, one = dh.size // B, w_ih.size * B // dh.size, dh.dtype.type(1)
     stride = da_s.size // H
@@ -230,7 +250,28 @@ def _lstm_forward(blas, x, symbols, w_ih, w_hh, bias, h0, gates, cells, outputs,
 
 @compiled
 def _lstm_backward(
-    blas, g, dh, dc, x, symbols, w_ih, w_hh, h0, gates, cells, outputs, dx, dw_ih, dw_hh, db, da, da_s, x_s, h_s, ones, B
+    blas,
+    g,
+    dh,
+    dc,
+    x,
+    symbols,
+    w_ih,
+    w_hh,
+    h0,
+    gates,
+    cells,
+    outputs,
+    dx,
+    dw_ih,
+    dw_hh,
+    db,
+    da,
+    da_s,
+    x_s,
+    h_s,
+    ones,
+    B,
 ):
     H = dh.size // B
     K = 4 * H
@@ -340,7 +381,7 @@ def exp_of(x: Any) -> Any:
     raise NotImplementedError("for compiled code")
 
 
-@overload(exp_of, jit_options=INLINED)
+@overload(exp_of, jit_options=INLINED)  # type: ignore[arg-type]
 def _exp_of(x):
     if x == types.float64:
         return lambda x: math.exp(x)
@@ -454,7 +495,14 @@ NO_SYMBOLS = np.empty(0, np.intp)
 
 
 def forward(
-    kind: str, inputs: tuple, symbols: Any, batch: int, states: tuple, weights: tuple, keep: bool, rectified: bool
+    kind: str,
+    inputs: tuple,
+    symbols: Any,
+    batch: int,
+    states: tuple,
+    weights: tuple,
+    keep: bool,
+    rectified: bool,
 ) -> tuple:
     """A layer over a sequence, everything flat: outputs (T, H B), the last c of an LSTM or None, and what the
     backward pass needs: gates and cells, or gates and recurrent products.
@@ -520,7 +568,9 @@ def backward(
     return dx if need_x else None, dw_ih, dw_hh, db, db_hh
 
 
-def _layer_forward(kind: str, x: Any, states: tuple, weights: tuple, keep: bool, rectified: bool = False) -> tuple:
+def _layer_forward(
+    kind: str, x: Any, states: tuple, weights: tuple, keep: bool, rectified: bool = False
+) -> tuple:
     steps, batch, _ = x.shape
     lines = tuple(line(w) for w in weights[:2]) + tuple(weights[2:])
     outputs, c, kept = forward(
@@ -531,11 +581,21 @@ def _layer_forward(kind: str, x: Any, states: tuple, weights: tuple, keep: bool,
 
 
 def _layer_backward(
-    kind: str, g: tuple, out: tuple, inputs: tuple, states: int, needs: tuple, kept: tuple, rectified: bool = False
+    kind: str,
+    g: tuple,
+    out: tuple,
+    inputs: tuple,
+    states: int,
+    needs: tuple,
+    kept: tuple,
+    rectified: bool = False,
 ) -> tuple:
     x, weights = inputs[0], inputs[1 + states :]
     steps, batch, _ = x.shape
-    ends = [np.zeros_like(flat(s)) if d is None else flat(d).copy() for d, s in zip(g[1:], inputs[1:], strict=False)]
+    ends = [
+        np.zeros_like(flat(s)) if d is None else flat(d).copy()
+        for d, s in zip(g[1:], inputs[1:], strict=False)
+    ]
     dx, *gradients = backward(
         kind, np.empty((0, 0), x.dtype) if g[0] is None else flat(g[0]), ends, (flat(x), steps), NO_SYMBOLS,
         batch, flat(inputs[1]), tuple(line(w) for w in weights[:2]), kept, flat(out[0]), needs[0], rectified,
@@ -656,16 +716,14 @@ def language_model_forward(xp: Any, parts: Any, symbols: Any, targets: Any, kind
     differences = np.empty((len(top), V * columns), x.dtype)
     losses = np.empty((len(top), columns), x.dtype)
     goals = np.ascontiguousarray(targets, np.intp).reshape(len(top), columns)
-    _cross_entropy(
-        _blas(x.dtype), top, line(parts.weight), parts.bias, goals, differences, losses, columns
-    )
+    _cross_entropy(_blas(x.dtype), top, line(parts.weight), parts.bias, goals, differences, losses, columns)
     loss = np.asarray(losses.mean(), x.dtype)
     states = (np.stack([seen(end[i], batch) for end in ends]) for i in range(len(parts.states)))
     return (loss, *states), ((places, folded, kept, top, differences) if keep else None)
 
 
 def _columns(rows: Any, batch: int) -> tuple[Any, int]:
-    """(T, H B) as the output layer reads it, and the columns of a step. A batch of one is turned into a single
+    """(T, H B) as the output layer reads it, and the columns of a step. A batch of one is turned into one
     step of T columns."""
     if batch > 1:
         return rows, batch
@@ -713,7 +771,11 @@ def language_model_backward(
         d_embedding = np.zeros_like(parts.embedding)
         _add_rows(g_up, places, d_embedding, batch)
     states = (np.stack([each[i] for each in d_starts]) for i in range(len(parts.states)))
-    shaped = [d.reshape(w.shape) for ds, ws in zip(d_layers, parts.layers, strict=True) for d, w in zip(ds, ws, strict=True)]
+    shaped = [
+        d.reshape(w.shape)
+        for ds, ws in zip(d_layers, parts.layers, strict=True)
+        for d, w in zip(ds, ws, strict=True)
+    ]
     if kind != "gru":  # each of two biases its own
         shaped[3::4] = [d.copy() for d in shaped[3::4]]
     return (d_embedding, dw.reshape(V, H), db, *states, *shaped)

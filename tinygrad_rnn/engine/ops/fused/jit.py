@@ -11,23 +11,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import llvmlite
+import llvmlite  # type: ignore[import-untyped]
 import numba
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
-from numba.core import config
 from numba.extending import intrinsic
 
 from ...blas import routines
 
 ROW_MAJOR, PLAIN, TRANSPOSED = 101, 111, 112
 _found = routines()
+CONFIG: Any = numba.config
 INTEGER = ir.IntType(_found.integer_bits if _found else 64)
 
 
 def cache_folder() -> Path:
-    """Where the compiled code of this version of the kernels is kept."""
+    """Where the compiled code of this version of the kernels is kept: in the user's cache folder, or in
+    NUMBA_CACHE_DIR."""
     from platformdirs import user_cache_path
 
     content = hashlib.sha256()
@@ -35,20 +36,21 @@ def cache_folder() -> Path:
         content.update(file.read_bytes())
     versions = (numba.__version__, llvmlite.__version__, np.__version__, INTEGER.width)
     content.update(repr(versions).encode())
-    return user_cache_path("tinygrad_rnn", appauthor=False) / "compiled" / content.hexdigest()[:16]
+    home = Path(CONFIG.CACHE_DIR) if CONFIG.CACHE_DIR else user_cache_path("tinygrad_rnn", appauthor=False)
+    return home / "compiled" / content.hexdigest()[:16]
 
 
 def compiled(function: Callable) -> Any:
     """The function compiled when it is first called, and from then on loaded from the cache."""
     # "contract" fuses a product and a sum; nothing else of IEEE arithmetic is given up. See compiled.py.
     made = numba.njit(function, nogil=True, fastmath={"contract"}, error_model="numpy")
-    before, config.CACHE_DIR = config.CACHE_DIR, config.CACHE_DIR or str(_folder)
+    before, CONFIG.CACHE_DIR = CONFIG.CACHE_DIR, str(_folder)
     try:
         made.enable_caching()
     except RuntimeError:  # no folder can be written to: it will be compiled each time
         pass
     finally:
-        config.CACHE_DIR = before
+        CONFIG.CACHE_DIR = before
     return made
 
 

@@ -357,8 +357,8 @@ def language_model_backward(
 
 
 def _table_gradient(xp: Any, symbols: Any, dx: Any, rows: int) -> Any:
-    """Row s is the sum of dx (N, E) where symbols (N,) are s. As a product with ones and zeros, which adds in the
-    same order every time, on a GPU too; a block of rows at a time, so that these stay few."""
+    """Row s is the sum of dx (N, E) where symbols (N,) are s. As a product with ones and zeros, which adds in
+    the same order every time, on a GPU too; a block of rows at a time, so that these stay few."""
     found = xp.empty((rows, dx.shape[1]), dx.dtype)
     block = max(ONES // len(symbols), 1)
     for start in range(0, rows, block):
