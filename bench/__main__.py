@@ -78,6 +78,8 @@ def main() -> int:
     except DifferentError as error:
         _say(f"error: {error}")
         return 1
+    except KeyboardInterrupt:
+        return 130
     finally:
         bench.close()
     written = json.dumps(results, indent=1) + "\n"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tinygrad_rnn.training.bench import milliseconds
+
 from .works import JAX, OURS, PROGRAM, PYTORCH
 
 PEERS = (PYTORCH, JAX, PROGRAM)
@@ -87,8 +89,8 @@ def _shares(rows: Sequence[dict[str, Any]]) -> str:
     ]
     return _section(
         "How near to the machine's limit",
-        "Of the rate of matrix products with all cores, measured in the same rounds, the share that a step "
-        "of ours reaches: 6 x weights x symbols / time, the embedding table not counted.",
+        "Of the best rate of large matrix products, measured in the same rounds, the share that a step of "
+        "ours reaches: 6 x weights x symbols / time, the embedding table not counted.",
         ["work", "GFLOP/s", "share", "goal", "reached"],
         lines,
     )
@@ -148,7 +150,7 @@ def _growth(found: dict[str, Any]) -> str:
     lines = [
         [
             SIZES[size],
-            ", ".join(f"{value}: {seconds * 1e3:.3g}" for value, seconds in grown["seconds"]),
+            ", ".join(f"{value}: {milliseconds(seconds)}" for value, seconds in grown["seconds"]),
             f"{grown['exponent']:.2f}",
         ]
         for size, grown in found["sizes"].items()
@@ -189,7 +191,7 @@ def _times(row: dict[str, Any], written: Any, peers: Sequence[str] = PEERS) -> l
 
 
 def _milliseconds(found: dict[str, Any]) -> str:
-    return f"{found['median'] * 1e3:.3g} ({_threads(found)})"
+    return f"{milliseconds(found['median'])} ({_threads(found)})"
 
 
 def _per_second(found: dict[str, Any]) -> str:

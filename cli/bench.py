@@ -52,9 +52,11 @@ def bench(
 
 
 def _row(one: Measured) -> list[str]:
+    from tinygrad_rnn.training.bench import milliseconds
+
     return [
         one.name,
-        f"{one.seconds * 1e3:.3g}",
+        milliseconds(one.seconds),
         f"{one.symbols / one.seconds:,.0f}",
         "" if one.threads is None else str(one.threads),
         "" if one.share is None else f"{100 * one.share:.0f} %",

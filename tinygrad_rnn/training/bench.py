@@ -13,6 +13,7 @@ from statistics import median
 
 import numpy as np
 
+from ..errors import UsageError
 from ..models import CharLM
 from ..text import Corpus, Vocabulary, sample
 from .config import TrainConfig
@@ -109,8 +110,8 @@ WORKS = {
 class Measured:
     """What one thing costs: `seconds`, the median, for so many `symbols`.
 
-    threads: of the matrix products; None where they cannot be held. rate: of matrix products with all cores,
-    in GFLOP/s, measured right after it; share: of that rate, what was reached. None for sampling.
+    threads: of the matrix products; None where they cannot be held. rate: the limit(), measured right after
+    it; share: of that rate, what was reached. None for sampling.
     """
 
     name: str
@@ -122,13 +123,16 @@ class Measured:
 
 
 def measure() -> Iterator[Measured]:
-    """Steps of each of WORKS, and one stream of text written by the default model; about ten seconds."""
+    """Steps of each of WORKS that fits into memory, and one stream of text written by the default model."""
     for name, work in WORKS.items():
-        trainer = work.trainer()
+        try:
+            trainer = work.trainer()
+        except UsageError:  # it would not
+            continue
         with limited_threads(work.config):
             seconds = median(times(trainer.train_step, SECONDS))
             threads = blas_library().get("num_threads")
-        rate = matrix_rate(usable_cores())
+        rate = limit()
         yield Measured(
             name=f"{name}: step of {work}",
             seconds=seconds,
@@ -145,6 +149,17 @@ def measure() -> Iterator[Measured]:
         symbols=PIECE,
         threads=blas_library().get("num_threads"),
     )
+
+
+def limit() -> float:
+    """GFLOP/s of large matrix products at their best: with all cores, or with one where others are busy."""
+    return max(map(matrix_rate, {1, usable_cores()}))
+
+
+def milliseconds(seconds: float) -> str:
+    """Three digits, or as many as there are before the point."""
+    number = seconds * 1e3
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def write(model: CharLM, length: int) -> None:
