@@ -24,7 +24,7 @@ from tinygrad_rnn.training.doctor import matrix_rate
 from tinygrad_rnn.training.machine import usable_cores
 
 ROOT = Path(__file__).parents[1]
-REST = 0.05  # seconds in which the threads of the one who worked last stop looking for more, and sleep
+REST = 0.1  # seconds in which the threads of the one who worked last stop looking for more, and sleep
 COPIED = 1 << 26  # numbers: more than any cache holds
 TANHS = 50 * 512  # numbers: the gates of a step, in the cache
 

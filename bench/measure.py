@@ -93,7 +93,7 @@ class Bench:
             used = [child.ask(first, row.work, start=str(self._start)) for child in children]
             if not row.length:
                 self._same_loss(row, name, children)
-            best = self._fastest(row, children)
+            best = self._fastest(row, name, children)
             runners[name], threads[name] = children[best], used[best]
         rounds: dict[str, list[float]] = {name: [] for name in runners}
         rates = []
@@ -120,12 +120,14 @@ class Bench:
             elif wrong := list(check.later_differences([self._expected], [loss])):
                 raise check.DifferentError(f"{row.name}: {OURS} (here) and {name} (there): {wrong[0]}")
 
-    def _fastest(self, row: Row, children: Sequence[Child]) -> int:
+    def _fastest(self, row: Row, name: str, children: Sequence[Child]) -> int:
         """Which of the same contestant with other threads it is."""
         if len(children) == 1:
             return 0
-        trials = [[self._turn(row, child, self.seconds / 2) for child in children] for _ in range(TRIALS)]
+        trials = [[self._turn(row, child, self.seconds) for child in children] for _ in range(TRIALS)]
         medians = [median(column) for column in zip(*trials, strict=True)]
+        shown = (f"{s * 1e3:.3f} ({c.threads})" for s, c in zip(medians, children, strict=True))
+        self._say(f"    {name:14s} ms on trial, with so many threads: {', '.join(shown)}")
         return medians.index(min(medians))
 
     def _turn(self, row: Row, child: Child, seconds: float) -> float:
