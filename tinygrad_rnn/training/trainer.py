@@ -190,7 +190,7 @@ class Trainer:
             self._fingerprint = fingerprint(self.config.backend, None)
             while reason is None:
                 try:
-                    stepped = self._left_unfinished() or self._train_step()
+                    stepped = self._left_unfinished() or self.train_step()
                     reason = self._after(stepped)
                 except DivergenceError as error:
                     self._rewind(str(error))
@@ -225,7 +225,8 @@ class Trainer:
 
     # --- a step -------------------------------------------------------------------------------------
 
-    def _train_step(self) -> events.Stepped:
+    def train_step(self) -> events.Stepped:
+        """A step, without what may be due after one: records, validation, samples, checkpoints."""
         began = self._clock()
         number = self.step % len(self.windows)
         if number == 0:
@@ -236,7 +237,7 @@ class Trainer:
 
         loss, grad_norm, skipped = math.nan, math.nan, None
         try:
-            loss, state = self._gradient(inputs, targets)
+            loss, state = self.gradient(inputs, targets)
             grad_norm = finite(clip_grad_norm_(self.parameters, self.config.clip), "the norm of the gradient")
         except DivergenceError as error:
             skipped = self._skip(str(error), inputs, targets)
@@ -287,7 +288,7 @@ class Trainer:
         factor *= schedules.warmup(self.step, self.config.warmup)
         return self.config.lr * factor * 0.5**self.standing.rewound
 
-    def _gradient(self, inputs: np.ndarray, targets: np.ndarray) -> tuple[float, Any]:
+    def gradient(self, inputs: np.ndarray, targets: np.ndarray) -> tuple[float, Any]:
         """The gradients of a window (T, B), left on the parameters; its loss, and the state after it.
 
         The streams are taken in `accumulate` parts one after the other. A part's mean loss counts as much as
@@ -314,7 +315,7 @@ class Trainer:
 
     def _skip(self, what: str, inputs: np.ndarray, targets: np.ndarray) -> str:
         """Leave the weights and the hidden state as they were, if that is what the settings say."""
-        why = cause(self._named, lambda: self._gradient(inputs, targets))
+        why = cause(self._named, lambda: self.gradient(inputs, targets))
         reason = f"{what} ({why})" if why else what
         self.standing.skipped += 1
         if self.config.on_nan == "skip" and self.standing.skipped < MOST_SKIPPED:
