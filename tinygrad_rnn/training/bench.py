@@ -13,13 +13,13 @@ from statistics import median
 
 import numpy as np
 
+from ..engine.blas import blas_library
 from ..errors import UsageError
 from ..models import CharLM
-from ..text import Corpus, Vocabulary, sample
+from ..text import Corpus, Vocabulary, Windows, sample
 from .config import TrainConfig
 from .doctor import matrix_rate
 from .estimate import Estimate
-from .fingerprint import blas_library
 from .machine import usable_cores
 from .threads import limited_threads
 from .trainer import Trainer
@@ -79,15 +79,24 @@ class Work:
         """Floating-point operations of a step's matrix products: for each symbol and weight one
         multiplication and one addition, three times: forward, for the gradient of the weight, and for that
         of what it is multiplied with. The embedding table is only looked up."""
-        learnt = Estimate.of(self.config, self.symbols, self.batch_size).parameters
+        windows = Windows(self.text, self.batch_size, self.seq_length)
+        learnt = Estimate.of(self.config, self.symbols, windows).parameters
         return 6 * (learnt - self.symbols * self.embedding_size) * self.batch_size * self.seq_length
 
-    def trainer(self) -> Trainer:
-        """Ready for its first step, on WINDOWS windows of symbols drawn at random, always the same."""
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary("utf-8", range(CODES, CODES + self.symbols))
+
+    @property
+    def text(self) -> np.ndarray:
+        """Symbols for WINDOWS windows, drawn at random, always the same."""
         length = self.batch_size * self.seq_length * WINDOWS + 1
-        vocabulary = Vocabulary("utf-8", range(CODES, CODES + self.symbols))
-        text = np.random.default_rng(0).integers(self.symbols, size=length).astype(vocabulary.dtype)
-        return Trainer(self.config, Corpus("made-up", text, text[:0], vocabulary, sha256=""))
+        return np.random.default_rng(0).integers(self.symbols, size=length).astype(self.vocabulary.dtype)
+
+    def trainer(self) -> Trainer:
+        """Ready for its first step."""
+        text = self.text
+        return Trainer(self.config, Corpus("made-up", text, text[:0], self.vocabulary, sha256=""))
 
 
 DEFAULTS = TrainConfig(corpus=("any",))

@@ -55,6 +55,15 @@ def kernels_in_use() -> str:
     return "numpy" if _lacking() else "numba"
 
 
+def must_compile() -> bool:
+    """Whether the kernels in use have yet to be compiled, for this machine and version: some 20 seconds."""
+    if kernels_in_use() != "numba":
+        return False
+    from .jit import cache_folder
+
+    return not cache_folder().exists()
+
+
 def kernels_for(xp: Any, dtype: Any) -> ModuleType:
     """The module of kernels for arrays of this library and dtype."""
     from . import sequence
