@@ -325,8 +325,9 @@ def language_model_forward(xp: Any, parts: Any, symbols: Any, targets: Any, kind
     xp.exp(scores, out=scores)
     total = scores.sum(axis=-1)
     losses += xp.log(total)
-    scores /= total[..., None]
-    scores -= targets[..., None] == xp.arange(scores.shape[-1])
+    if keep:
+        scores /= total[..., None]
+        scores -= targets[..., None] == xp.arange(scores.shape[-1])
     loss = xp.asarray(losses.mean()).astype(scores.dtype)
     states = (xp.stack([end[i] for end in ends]) for i in range(len(parts.states)))
     return (loss, *states), ((kept, scores) if keep else None)
