@@ -126,18 +126,23 @@ class CharLM(Module):
         return self.rnn.fused and not dropout and plain
 
     def _whole_loss(self, symbols: Any, targets: Any, state: Any) -> tuple[Tensor, Any]:
+        inputs = self.inputs(state, symbols.shape[1])
+        options = {"symbols": symbols, "targets": targets, "kind": self.kind}
+        loss, *ends = apply(TABLE["language_model"], tuple(inputs), options)
+        return loss, tuple(ends) if self.rnn.states > 1 else ends[0]
+
+    def inputs(self, state: Any, streams: int) -> list[Tensor]:
+        """What the op language_model takes, in its order (see its Parts); zeros for a state of None."""
         rnn, weight = self.rnn, self.embedding.weight
         if state is None:
-            shape = (rnn.num_layers, symbols.shape[1], rnn.hidden_size)
+            shape = (rnn.num_layers, streams, rnn.hidden_size)
             state = Tensor(weight.backend.xp.zeros(shape, weight.dtype), None, 0, weight.backend)
             state = (state,) * rnn.states
         starts = state if isinstance(state, tuple) else (state,)
         inputs = [weight, self.output.weight, self.output.bias, *starts]
         for layer in range(rnn.num_layers):
             inputs += [getattr(rnn, f"{name}_l{layer}") for name in WEIGHTS]
-        options = {"symbols": symbols, "targets": targets, "kind": self.kind}
-        loss, *ends = apply(TABLE["language_model"], tuple(inputs), options)
-        return loss, tuple(ends) if rnn.states > 1 else ends[0]
+        return inputs
 
 
 def detach_state(state: Any) -> Any:

@@ -461,7 +461,7 @@ def _cross_entropy_backward(blas, gradients, scale, outputs, w, dh, dw, db, side
 
 
 @functools.cache
-def _blas(dtype: Any) -> tuple[int, int]:
+def blas_of(dtype: Any) -> tuple[int, int]:
     found = routines()
     assert found is not None
     return found.gemm[dtype.name], found.gemv[dtype.name]
@@ -512,7 +512,7 @@ def forward(
     x, steps = inputs
     w_ih, w_hh, b_ih, b_hh = weights
     dtype, size, rows = w_hh.dtype, states[0].size, w_hh.size * batch // states[0].size
-    blas, kept = _blas(dtype), steps if keep else 1
+    blas, kept = blas_of(dtype), steps if keep else 1
     outputs = np.empty((steps, size), dtype)
     bias = _bias(rows, dtype, b_ih) if kind == "gru" else _bias(rows, dtype, b_ih, b_hh)
     if symbols.size:
@@ -547,7 +547,7 @@ def backward(
     da, side = np.empty(rows * batch, dtype), np.empty(rows * stride, dtype)
     x_side, h_side = np.empty(features * stride, dtype), np.empty(hidden * stride, dtype)
     ones = np.ones(stride, dtype)
-    blas, db_hh = _blas(dtype), db
+    blas, db_hh = blas_of(dtype), db
     if kind == "rnn":
         _rnn_backward(
             blas, g, *ends, x, symbols, w_ih, w_hh, first, outputs, rectified,
@@ -716,7 +716,7 @@ def language_model_forward(xp: Any, parts: Any, symbols: Any, targets: Any, kind
     differences = np.empty((len(top), V * columns), x.dtype)
     losses = np.empty((len(top), columns), x.dtype)
     goals = np.ascontiguousarray(targets, np.intp).reshape(len(top), columns)
-    _cross_entropy(_blas(x.dtype), top, line(parts.weight), parts.bias, goals, differences, losses, columns)
+    _cross_entropy(blas_of(x.dtype), top, line(parts.weight), parts.bias, goals, differences, losses, columns)
     loss = np.asarray(losses.mean(), x.dtype)
     states = (np.stack([seen(end[i], batch) for end in ends]) for i in range(len(parts.states)))
     return (loss, *states), ((places, folded, kept, top, differences) if keep else None)
@@ -742,7 +742,7 @@ def language_model_backward(
     g_up, dw, db = np.empty_like(top), np.zeros(V * H, dtype), np.zeros(V, dtype)
     stride = min(max(CHUNK // columns, 1), len(top)) * columns
     _cross_entropy_backward(
-        _blas(dtype), differences, scale, top, line(parts.weight), g_up, dw, db,
+        blas_of(dtype), differences, scale, top, line(parts.weight), g_up, dw, db,
         np.empty(V * stride, dtype), np.empty(H * stride, dtype), np.ones(stride, dtype), columns,
     )  # fmt: skip
     if batch == 1:
