@@ -2,13 +2,14 @@
 # make test         run the tests
 # make lint types   check style and types
 # make wheel-check  build the wheel and look into it
+# make bench        compare with other software; takes a while, on a machine that does nothing else
 #
-# Each of them sets up .venv first if it is not there.
+# Each of them sets up .venv first if it is not there, and the last one bench/.venv.
 
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint types wheel-check
+.PHONY: demo test lint types wheel-check bench
 
 demo: .venv/installed
 	$(BIN)/trnn train harbour --minutes 1
@@ -26,6 +27,14 @@ types: .venv/installed-dev
 
 wheel-check: .venv/installed-dev
 	$(BIN)/python tests/packaging/check_wheel.py
+
+bench: bench/.venv/installed
+	bench/.venv/bin/python -m bench $(BENCH)
+
+bench/.venv/installed: .venv/bin/python bench/requirements.txt pyproject.toml
+	$(BIN)/python -m venv bench/.venv
+	bench/.venv/bin/python -m pip install --quiet --requirement bench/requirements.txt --editable .
+	@touch $@
 
 .venv/installed: .venv/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable .

@@ -1,6 +1,6 @@
 """What one op costs, forward and backward, beyond its arithmetic: engines side by side.
 
-    python bench/per_op.py [--rounds 15]
+    python -m bench.per_op [--rounds 15] [--json]
 
 The work: 1,000 times h = tanh(h @ W + b), with h and b of 4x16, W of 16x16, float32, then the gradients of
 h, W and b. That is 3,000 ops, small enough that the time is the engine's own. "By hand" is the same in plain
@@ -11,19 +11,18 @@ run in alternation in one process; shown are medians, and each engine's gradient
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
 
-if "OPENBLAS_CORETYPE" in os.environ:  # it would pin NumPy to an older kernel; it is read at start-up
-    environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_CORETYPE"}
-    os.execve(sys.executable, [sys.executable, *sys.argv], environment)
-
 import numpy as np
 
 import tinygrad_rnn as tg
+
+from .environment import without_settings
+from .works import OURS
 
 STEPS = 1000
 OPS = 3 * STEPS
@@ -92,19 +91,14 @@ def hips_autograd() -> Callable[[], tuple[float, np.ndarray]]:
     return run
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    rounds = parser.parse_args().rounds
-    engines: dict[str, Callable[[], tuple[float, np.ndarray]]] = {
-        "NumPy by hand": by_hand,
-        "tinygrad_rnn": ours,
-    }
+def measure(rounds: int) -> dict[str, dict[str, float]]:
+    """Seconds an op, of each engine: forward, backward, together."""
+    engines: dict[str, Callable[[], tuple[float, np.ndarray]]] = {"NumPy by hand": by_hand, OURS: ours}
     for name, make in (("PyTorch", pytorch), ("HIPS autograd", hips_autograd)):
         try:
             engines[name] = make()
         except ImportError:
-            print(f"({name} is not installed)")
+            print(f"({name} is not installed)", file=sys.stderr)
     expected = by_hand()[1]
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in engines}
     for number in range(rounds + 3):
@@ -116,18 +110,31 @@ def main() -> None:
                 np.testing.assert_allclose(dw, expected, rtol=1e-3, atol=1e-4, err_msg=name)
             else:
                 times[name].append((middle - start, end - middle))
-    print(f"Python {sys.version.split()[0]}, NumPy {np.__version__}; us per op, medians of {rounds} rounds")
+    return {
+        name: {
+            "forward": statistics.median(f for f, _ in pairs) / OPS,
+            "backward": statistics.median(b for _, b in pairs) / OPS,
+            "together": statistics.median(f + b for f, b in pairs) / OPS,
+        }
+        for name, pairs in times.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", action="store_true", help="seconds an op, as one JSON object")
+    given = parser.parse_args()
+    without_settings()
+    engines = measure(given.rounds)
+    if given.json:
+        print(json.dumps(engines))
+        return
+    versions = f"Python {sys.version.split()[0]}, NumPy {np.__version__}"
+    print(f"{versions}; us per op, medians of {given.rounds} rounds")
     print(f"{'':16s}{'forward':>10s}{'backward':>10s}{'together':>10s}")
-    for name, pairs in times.items():
-        forward, backward, together = (
-            statistics.median(values) / OPS * 1e6
-            for values in (
-                [f for f, _ in pairs],
-                [b for _, b in pairs],
-                [f + b for f, b in pairs],
-            )
-        )
-        print(f"{name:16s}{forward:10.2f}{backward:10.2f}{together:10.2f}")
+    for name, engine in engines.items():
+        print(f"{name:16s}" + "".join(f"{engine[part] * 1e6:10.2f}" for part in engine))
 
 
 if __name__ == "__main__":

@@ -31,13 +31,13 @@ def doctor(
         if as_json:
             print_json(found.as_json() | {"terminal": _terminal()})
             return
-        print_facts(_facts(found))
+        print_facts(facts(found))
         print()
         for piece in advice(found) or ["Nothing holds this machine back."]:
             print_paragraph(piece, "* ", "  ")
 
 
-def _facts(found: Findings) -> list[tuple[str, str]]:
+def facts(found: Findings) -> list[tuple[str, str]]:
     from tinygrad_rnn.training.doctor import CORETYPE, gigabytes
 
     threads = "threads cannot be held" if found.blas_threads is None else f"threads {found.blas_threads}"

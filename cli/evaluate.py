@@ -16,7 +16,7 @@ from tinygrad_rnn.training.dynamic import DECAY, SEGMENT
 
 from .runs import Run, find_checkpoint
 from .sample import Which
-from .terminal import clock, reader_may_leave
+from .terminal import clock, reader_may_leave, say_if_compiling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,6 +107,7 @@ def evaluate(
         raise UsageError("the options of dynamic evaluation need --dynamic")
     path = find_checkpoint(run, checkpoint.value)
     model, vocabulary, meta = models.load(path)
+    say_if_compiling()
     corpus = training_corpus(path) if dynamic or not files else None
     unit = unit_of(vocabulary)
     record: dict[str, Any] = {"checkpoint": str(path), "step": meta.get("step")}

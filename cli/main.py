@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import corpus, doctor, evaluate, info, runs, sample, score, train
+from . import bench, corpus, doctor, evaluate, info, runs, sample, score, train
 from .terminal import one_line, reader_may_leave
 
 EXIT_CODES = (
@@ -48,6 +48,7 @@ _COMMANDS: list[tuple[str, Any, Any]] = [
 for name, module, command in _COMMANDS:
     app.command(name, epilog=f"{module.EXAMPLES}\n\n{EXIT_CODES}")(command)
 app.command("doctor", epilog=EXIT_CODES)(doctor.doctor)
+app.command("bench", epilog=EXIT_CODES)(bench.bench)
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(runs.app, name="runs")
 

@@ -14,7 +14,7 @@ import typer
 
 from .given import read_given
 from .runs import RUNS, complete_run, find_checkpoint
-from .terminal import one_line, printable, reader_may_leave
+from .terminal import one_line, printable, reader_may_leave, say_if_compiling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -133,6 +133,7 @@ def sample(
         check_new(output)
     path = find_checkpoint(run if run is not None else newest(RUNS), checkpoint.value)
     model, vocabulary, meta = models.load(path)
+    say_if_compiling()
     start = read_given(prime, "the prime", path, vocabulary, unknown)[1] if prime else np.zeros(0, int)
     first = start if len(start) else opening(vocabulary)
     ending = None if until is None else _until(until, normal_form(path), vocabulary)

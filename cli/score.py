@@ -15,7 +15,7 @@ from .evaluate import Unknown, unit_of
 from .given import read_given
 from .runs import Run, find_checkpoint
 from .sample import Which
-from .terminal import reader_may_leave
+from .terminal import reader_may_leave, say_if_compiling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,6 +74,7 @@ def score(
         raise UsageError("nothing to score; give a text, @file, or - to type one")
     path = find_checkpoint(run, checkpoint.value)
     model, vocabulary, _ = models.load(path)
+    say_if_compiling()
     encoded, symbols = read_given(
         "@-" if text in (None, "-") else text, "the text", path, vocabulary, unknown
     )

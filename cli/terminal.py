@@ -37,6 +37,17 @@ def busy(doing: str) -> AbstractContextManager[object]:
     return console.status(Text(one_line(doing)))
 
 
+def say_if_compiling() -> None:
+    """One line on standard error before what takes long the first time."""
+    from tinygrad_rnn.engine.ops.fused import must_compile
+
+    if must_compile():
+        print(
+            "compiling the kernels for this machine, which takes some 20 seconds and is done once",
+            file=unfailing(sys.stderr),
+        )
+
+
 def counted(number: int, singular: str) -> str:
     """A number and what it is of: 1 file, 1,200 files."""
     return f"{number:,} {singular}{'' if number == 1 else 's'}"

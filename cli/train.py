@@ -29,7 +29,7 @@ from tinygrad_rnn.training.config import (
 
 from .corpus import complete_text
 from .runs import RUNS, complete_run, find_run
-from .terminal import busy, clock, counted
+from .terminal import busy, clock, counted, say_if_compiling
 
 if TYPE_CHECKING:
     from tinygrad_rnn.text import Corpus
@@ -247,12 +247,16 @@ def _run_and_checkpoint(named: Path) -> tuple[Path, Path | None]:
 def _trainer(
     config: TrainConfig, text: Corpus, json: bool, quiet: bool
 ) -> tuple[Trainer, Display | JsonLines | Silence]:
+    from tinygrad_rnn.engine.ops.fused import use_kernels
     from tinygrad_rnn.training import Trainer
     from tinygrad_rnn.training.allocator import keep_freed_memory
 
     from .display import Display, JsonLines, Silence
 
     keep_freed_memory()
+    if not quiet and config.backend == "numpy":
+        with use_kernels(config.kernels):
+            say_if_compiling()
     display = Silence() if quiet else JsonLines() if json else Display(config)
     return Trainer(config, text, display), display
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -10,9 +11,13 @@ from hypothesis import HealthCheck, settings
 import tinygrad_rnn as tg
 from tinygrad_rnn.engine import backend as backends
 from tinygrad_rnn.engine.backend import NUMPY, get_backend, register_backend
+from tinygrad_rnn.engine.ops.fused import VARIABLE, use_kernels
 
 from .engine.hostile import HOSTILE
 from .figures import count_examples, figures, pytest_terminal_summary  # noqa: F401
+
+# What is compiled is kept from one run to the next: its folder's name says what it was made of.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "kernels"))
 
 # The same examples every time; HYPOTHESIS_PROFILE=search looks for new ones.
 settings.register_profile(
@@ -44,6 +49,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> object:
     """The tests, and the commands they start, keep encoded and fetched texts in a folder of their own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv(VARIABLE, "numpy")  # a test of the compiled kernels asks for them
         yield
 
 
@@ -60,3 +66,4 @@ def fresh_state() -> object:
     tg.manual_seed(0)
     yield
     tg.use_backend(NUMPY)
+    use_kernels(None)

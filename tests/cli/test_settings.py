@@ -55,7 +55,14 @@ SOME = st.fixed_dictionaries({}, optional=VALUES)
 
 
 def test_hardly_any_setting_is_left_out_here():
-    assert set(SETTINGS) - set(VALUES) == {"corpus", "normalize", "val_file", "tie_weights", "backend"}
+    assert set(SETTINGS) - set(VALUES) == {
+        "corpus",
+        "normalize",
+        "val_file",
+        "tie_weights",
+        "backend",
+        "kernels",
+    }
 
 
 @pytest.fixture(scope="module")

@@ -416,6 +416,21 @@ def sequence_cases(draw: Any, gates: int, states: int, sizes: SearchStrategy = S
     return Case((*inputs, *biases), drawn(draw, params, ()))
 
 
+@st.composite
+def language_model_cases(draw: Any) -> Case:
+    """The op's inputs (see its Parts) of one or two layers, and symbols (T, B) of a vocabulary of V."""
+    kind = draw(st.sampled_from(["rnn", "lstm", "gru"]))
+    T, B, V, D, H, layers = draw(st.tuples(*(st.integers(1, most) for most in (3, 2, 4, 2, 2, 2))))
+    gates, states = {"rnn": (1, 1), "lstm": (4, 2), "gru": (3, 1)}[kind]
+    shapes = [(V, D), (V, H), (V,), *[(layers, B, H)] * states]
+    for layer in range(layers):
+        shapes += [(gates * H, H if layer else D), (gates * H, H), (gates * H,), (gates * H,)]
+    text = st.lists(st.integers(0, V - 1), min_size=T * B, max_size=T * B)
+    symbols, targets = (np.array(draw(text)).reshape(T, B) for _ in range(2))
+    params = {"symbols": symbols, "targets": targets, "kind": kind}
+    return Case(tuple(draw(arrays(shape, UNRELATED)) for shape in shapes), params)
+
+
 # --- what the ops without a NumPy function compute ------------------------------------------------
 
 
@@ -494,6 +509,17 @@ def gru(x, h, w_ih, w_hh, b_ih, b_hh):
         h = (1 - z) * np.tanh(xn + sigmoid(xr + hr) * hn) + z * h
         outputs.append(h)
     return np.stack(outputs), h
+
+
+def language_model(embedding, w, b, *rest, symbols, targets, kind):
+    layer, count = {"rnn": (rnn, 1), "lstm": (lstm, 2), "gru": (gru, 1)}[kind]
+    x, ends, option = embedding[symbols], [], ("tanh",) if kind == "rnn" else ()
+    for number in range(len(rest[count:]) // 4):
+        weights = rest[count + 4 * number : count + 4 * number + 4]
+        x, *end = layer(x, *(state[number] for state in rest[:count]), *weights, *option)
+        ends.append(end)
+    loss = cross_entropy(x @ w.T + b, targets, None, "mean")
+    return loss, *(np.stack([end[i] for end in ends]) for i in range(count))
 
 
 def _bias(b: Any) -> Any:
@@ -625,4 +651,5 @@ SAMPLES: dict[str, Sample] = {
     "rnn": Sample(rnn, sequence_cases(1, 1, nonlinearity=st.sampled_from(["tanh", "relu"])), examples=8),
     "lstm": Sample(lstm, sequence_cases(4, 2), examples=5),
     "gru": Sample(gru, sequence_cases(3, 1), examples=5),
+    "language_model": Sample(language_model, language_model_cases(), examples=6),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import hypothesis.strategies as st
@@ -14,6 +15,7 @@ from numpy.testing import assert_array_equal
 import tinygrad_rnn as tg
 from tinygrad_rnn.engine.backend import NUMPY, Backend, get_backend
 from tinygrad_rnn.engine.op import TABLE, TENSOR_OPS
+from tinygrad_rnn.engine.ops.fused import use_kernels
 from tinygrad_rnn.engine.tensor import apply
 from tinygrad_rnn.errors import BackendError, ShapeError
 
@@ -22,6 +24,15 @@ from .laws import assert_close, weighted_sum
 from .samples import SAMPLES, Case, cast, laid_out, leaf, leaves_of, sequence_cases, tensors
 
 CELLS = {"rnn": (1, 1), "lstm": (4, 2), "gru": (3, 1)}  # gates, states
+
+
+@pytest.fixture(autouse=True, params=["numpy", "numba"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every law holds for either kernels."""
+    with use_kernels(request.param):
+        yield
+
+
 SIZES = st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), st.integers(1, 4))
 
 
@@ -327,5 +338,5 @@ def test_an_unknown_nonlinearity() -> None:
 
 
 def test_every_sequence_op_is_here() -> None:
-    assert set(CELLS) == {name for name, op in TABLE.items() if op.reference is not None}
+    assert {*CELLS, "language_model"} == {name for name, op in TABLE.items() if op.reference is not None}
     assert set(CELLS) <= set(SAMPLES)

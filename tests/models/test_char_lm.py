@@ -130,7 +130,7 @@ def test_bad_options(options, message):
 def test_a_symbol_outside_the_vocabulary_is_named():
     with pytest.raises(DataError, match="symbol 7 is outside the table of 7"):
         tiny()(np.array([[7]]))
-    with pytest.raises(DataError, match="target 9 is outside the 7 classes"):
+    with pytest.raises(DataError, match="target 9 is outside the 7 symbols"):
         tiny().loss(np.array([[0]]), np.array([[9]]))
 
 

@@ -40,7 +40,7 @@ def quick():
 
 def install(patch, what, when):
     """The loss of every step for which when(trainer) holds comes to harm."""
-    gradient, loss, computing = Trainer._gradient, CharLM.loss, []
+    gradient, loss, computing = Trainer.gradient, CharLM.loss, []
 
     def watched(self, *window):
         computing.append(self)
@@ -53,7 +53,7 @@ def install(patch, what, when):
         value, state = loss(self, *arguments)
         return (HARM[what](value) if computing and when(computing[-1]) else value), state
 
-    patch.setattr(Trainer, "_gradient", watched)
+    patch.setattr(Trainer, "gradient", watched)
     patch.setattr(CharLM, "loss", harmed)
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinygrad_rnn.engine.blas import blas_library
 from tinygrad_rnn.training import doctor
 from tinygrad_rnn.training.doctor import CORETYPE, Findings, advice, examine
-from tinygrad_rnn.training.fingerprint import blas_library
 
 WELL = Findings(
     python="3.11.7",

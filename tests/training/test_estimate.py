@@ -47,11 +47,13 @@ class Moments:
         self._before = tracemalloc.get_traced_memory()[0]
         try:
             trainer = Trainer(config, corpus)
-            self.step = self._peak(trainer._train_step)
+            self.step = self._peak(trainer.train_step)
             trainer._fingerprint = {}
             with trainer._averaged():
                 self.validation = self._peak(lambda: evaluate(trainer.model, trainer.val_windows))
-            self.checkpoint = self._peak(lambda: trainer._write(folder / "a.safetensors", None))
+            self.checkpoint = self._peak(
+                lambda: trainer._write(folder / "a.safetensors", None, finished=False)
+            )
             return trainer
         finally:
             tracemalloc.stop()

@@ -83,6 +83,7 @@ def trainings(draw):
         "max_steps": draw(st.integers(2, 30)),
         "batch_size": draw(st.sampled_from([4, 4, 1, 50])),
         "seed": draw(st.integers(0, 2**64 - 1)),
+        "kernels": draw(st.sampled_from(["numpy", "numba"])),
         **draw(st.sampled_from(list(DROPOUTS.values()))),
     }
     several = {
@@ -391,6 +392,7 @@ OTHER = {
     "embedding_dropout": 0.1,
     "clip": math.inf,
     "backend": "numpy",
+    "kernels": "numba",
 }
 
 
@@ -409,8 +411,8 @@ CHANGEABLE = [name for name in SETTINGS if name not in FIXED]
 
 def test_which_settings_may_change():
     assert set(CHANGEABLE) == {
-        *("corpus", "val_file", "backend", "threads", "on_nan", "epochs", "max_steps", "minutes", "patience"),
-        *("eval_every", "sample_every", "checkpoint_every", "keep"),
+        *("corpus", "val_file", "backend", "kernels", "threads", "on_nan", "epochs", "max_steps", "minutes"),
+        *("patience", "eval_every", "sample_every", "checkpoint_every", "keep"),
     }
 
 
@@ -440,8 +442,8 @@ def test_those_that_may_are_accepted(finished, name):
     changed = finished.config if value is None else finished.config.changed({name: value})
     resumed = finished.resumed(changed)
     assert resumed.step == 12
-    assert all("threads" in reason for reason in resumed.reasons)
-    assert bool(resumed.reasons) == (name == "threads")
+    assert all(name in reason for reason in resumed.reasons)
+    assert bool(resumed.reasons) == (name in ("threads", "kernels"))
 
 
 def test_another_text_is_refused_but_under_force(tmp_path):

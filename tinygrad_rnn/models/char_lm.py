@@ -5,13 +5,15 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+from ..engine.op import TABLE
 from ..engine.ops.loss import cross_entropy
 from ..engine.ops.shape import concatenate
-from ..engine.tensor import Tensor, no_grad, tensor
+from ..engine.tensor import Tensor, apply, no_grad, tensor
 from ..errors import UsageError
 from ..nn import GRU, LSTM, RNN, Dropout, Embedding, Linear, Module
 
 KINDS = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
+WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # of a layer
 
 
 class CharLM(Module):
@@ -108,10 +110,39 @@ class CharLM(Module):
 
     def loss(self, symbols: Any, targets: Any, state: Any = None) -> tuple[Tensor, Any]:
         """Mean cross-entropy in nats of `targets` (T, B), the symbols that did come next; and the state."""
+        if self._is_one_op(symbols, targets):
+            return self._whole_loss(symbols, targets, state)
         logits, state = self(symbols, state)
         if not isinstance(targets, Tensor):
             targets = tensor(targets, backend=logits.backend)
         return cross_entropy(logits, targets), state
+
+    def _is_one_op(self, symbols: Any, targets: Any) -> bool:
+        """Whether nothing stands between the layers."""
+        dropout = self.training and max(
+            self.rnn.dropout, self.rnn.weight_dropout, self.input_dropout.p, self.output_dropout.p
+        )
+        plain = not isinstance(symbols, Tensor) and not isinstance(targets, Tensor)
+        return self.rnn.fused and not dropout and plain
+
+    def _whole_loss(self, symbols: Any, targets: Any, state: Any) -> tuple[Tensor, Any]:
+        inputs = self.inputs(state, symbols.shape[1])
+        options = {"symbols": symbols, "targets": targets, "kind": self.kind}
+        loss, *ends = apply(TABLE["language_model"], tuple(inputs), options)
+        return loss, tuple(ends) if self.rnn.states > 1 else ends[0]
+
+    def inputs(self, state: Any, streams: int) -> list[Tensor]:
+        """What the op language_model takes, in its order (see its Parts); zeros for a state of None."""
+        rnn, weight = self.rnn, self.embedding.weight
+        if state is None:
+            shape = (rnn.num_layers, streams, rnn.hidden_size)
+            state = Tensor(weight.backend.xp.zeros(shape, weight.dtype), None, 0, weight.backend)
+            state = (state,) * rnn.states
+        starts = state if isinstance(state, tuple) else (state,)
+        inputs = [weight, self.output.weight, self.output.bias, *starts]
+        for layer in range(rnn.num_layers):
+            inputs += [getattr(rnn, f"{name}_l{layer}") for name in WEIGHTS]
+        return inputs
 
 
 def detach_state(state: Any) -> Any:

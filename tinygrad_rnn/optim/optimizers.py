@@ -13,6 +13,7 @@ from typing import Any
 from ..engine.node import writes
 from ..engine.tensor import Tensor
 from ..errors import UsageError
+from .fused import fused_adam
 from .per_parameter import PerParameter
 
 
@@ -85,6 +86,11 @@ class Adam(Optimizer):
     def _update(self, xp: Any, w: Any, g: Any, state: dict[str, Any]) -> None:
         mean, square = state["mean"], state["square"]
         beta1, beta2 = self.betas
+        kernel = fused_adam(xp, w)
+        if kernel is not None:
+            decay = self.lr * self.weight_decay if self.decoupled else self.weight_decay
+            kernel(w, g, mean, square, self.lr, beta1, beta2, self.eps, decay, self.decoupled, self.steps)
+            return
         if self.weight_decay and self.decoupled:
             w *= 1 - self.lr * self.weight_decay
         elif self.weight_decay:

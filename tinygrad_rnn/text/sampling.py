@@ -6,12 +6,16 @@ The likeliest text as a whole is searched for in beam.py.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..engine.backend import NUMPY
+from ..engine.ops.fused import kernels_in_use
+from ..engine.ops.language_model import Parts
 from ..engine.tensor import no_grad
 from ..errors import CheckpointError, SettingError, UsageError
 from .vocabulary import Vocabulary
@@ -20,7 +24,8 @@ if TYPE_CHECKING:
     from ..models import CharLM
 
 ENDED = -1  # in the place of a symbol: this stream has written its last
-_PIECE = 256  # symbols of a prime read at once
+NOT_FINITE = "the model's predictions are not finite; its weights are of no use"
+_PIECE = 256  # symbols of a prime read at once, or written in one call
 
 
 def sample(
@@ -45,10 +50,43 @@ def sample(
     until        symbols that end the text: it stops after their first occurrence behind the prime
     exclude      a symbol that is never written, such as a vocabulary's unknown one
     """
+    if kernels_in_use() == "numba" and model.embedding.weight.backend is NUMPY:
+        check_start(model, prime, until, exclude)
+        check_draws(temperature, top_k, top_p)
+        return _compiled(model, prime, length, temperature, top_k, top_p, seed, until, exclude)
     streams = sample_streams(
         model, prime, length, 1, temperature, top_k, top_p, seed=seed, until=until, exclude=exclude
     )
     return (int(symbols[0]) for symbols in streams)
+
+
+def _compiled(
+    model: CharLM, prime: np.ndarray, length: int, temperature: float, top_k: int | None, top_p: float | None,
+    seed: int | None, until: np.ndarray | None, exclude: int | None,
+) -> Iterator[int]:  # fmt: skip
+    """sample() by the loop of fused/writing.py: a few symbols at first, then more and more in a piece."""
+    draws = np.random.default_rng(np.random.SeedSequence(seed))
+    from ..engine.ops.fused.writing import Writer
+
+    with no_grad():
+        inputs = model.inputs(read(model, prime[:-1]), 1)
+    parts = Parts.of([tensor.array for tensor in inputs], model.kind)
+    writer = Writer(model.kind, parts, int(prime[-1]))
+    tail: deque[int] = deque(maxlen=None if until is None else len(until))
+    ending = None if until is None else [int(symbol) for symbol in until]
+    left, piece = length, 1
+    while left > 0:
+        piece = min(2 * piece, _PIECE, left)
+        written = writer.write(draws.random(piece), temperature, top_k, top_p, exclude)
+        if written is None:
+            raise CheckpointError(NOT_FINITE)
+        for symbol in written.tolist():
+            yield symbol
+            if ending is not None:
+                tail.append(symbol)
+                if list(tail) == ending:
+                    return
+        left -= piece
 
 
 def sample_streams(
@@ -72,12 +110,7 @@ def sample_streams(
     check_start(model, prime, until, exclude)
     if count < 1:
         raise UsageError(f"the number of texts is {count}; it must be at least 1")
-    if not (np.isfinite(temperature) and temperature >= 0):
-        raise SettingError("temperature", f"must be 0 or a positive number, not {temperature}")
-    if top_k is not None and top_k < 1:
-        raise SettingError("top_k", f"must be at least 1, not {top_k}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise SettingError("top_p", f"must be above 0 and at most 1, not {top_p}")
+    check_draws(temperature, top_k, top_p)
     seeds = np.random.SeedSequence(seed)
 
     def symbols() -> Iterator[np.ndarray]:
@@ -121,6 +154,16 @@ def check_start(
         raise CheckpointError("the model knows no symbol but the unknown one; there is nothing to write")
 
 
+def check_draws(temperature: float, top_k: int | None, top_p: float | None) -> None:
+    """Refuse what no symbol can be drawn by."""
+    if not (np.isfinite(temperature) and temperature >= 0):
+        raise SettingError("temperature", f"must be 0 or a positive number, not {temperature}")
+    if top_k is not None and top_k < 1:
+        raise SettingError("top_k", f"must be at least 1, not {top_k}")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise SettingError("top_p", f"must be above 0 and at most 1, not {top_p}")
+
+
 def read(model: CharLM, symbols: np.ndarray) -> Any:
     """The model's state after `symbols` (None, zeros, if there are none), in bounded memory."""
     state: Any = None
@@ -145,7 +188,7 @@ def log_odds(logits: np.ndarray, exclude: int | None = None) -> np.ndarray:
         scores[:, exclude] = -np.inf
     highest = scores.max(axis=1)
     if not all(map(math.isfinite, highest.tolist())):
-        raise CheckpointError("the model's predictions are not finite; its weights are of no use")
+        raise CheckpointError(NOT_FINITE)
     scores -= highest[:, None]
     return scores
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from ..engine.backend import get_backend
+from ..engine.ops.fused import NAMES as KERNELS
+from ..engine.ops.fused import use_kernels
 from ..errors import BackendError, SettingError, UsageError
 from ..models import KINDS
 from ..optim.optimizers import OPTIMIZERS
@@ -138,6 +140,14 @@ class TrainConfig:
     )
     seed: int = _setting(TRAINING, "Of initial weights and dropout: same seed, same training.", 0)
     backend: str = _setting(TRAINING, "numpy, or cupy for an NVIDIA GPU.", "numpy", changeable=True)
+    kernels: str | None = _setting(
+        TRAINING,
+        "What computes the recurrent layers on the processor: numpy, or numba, which is faster.",
+        None,
+        choices=KERNELS,
+        unset="numba where it is installed",
+        changeable=True,
+    )
     threads: int | None = _setting(
         TRAINING,
         "Threads of the matrix products.",
@@ -201,6 +211,8 @@ class TrainConfig:
                 self._require(name, value in choices, _one_of(choices))
         try:
             get_backend(self.backend)
+            with use_kernels(self.kernels):
+                pass
         except BackendError as error:
             raise UsageError(str(error)) from None
 

@@ -22,8 +22,8 @@ import numpy as np
 
 from .. import __version__
 from ..engine.backend import get_backend
+from ..engine.blas import blas_library
 from ..errors import BackendError
-from .fingerprint import blas_library
 from .machine import load_average, memory, usable_cores
 
 CORETYPE = "OPENBLAS_CORETYPE"

@@ -34,9 +34,13 @@ FORWARD_ONLY = {  # in a validation
     "gru": 3 + 1,  # the same
 }
 
-# Arrays of one number for each symbol of the vocabulary and symbol read, as engine/ops/loss.py makes them.
-SCORES = 4  # logits, one-hot targets, softmax less those, and that times the upstream gradient
-SCORES_ONLY = 3  # logits, those less their maximum, and the exponential
+# Arrays of one number for each symbol of the vocabulary and symbol read, as made by engine/ops/loss.py and
+# fused/sequence.py.
+SCORES = {
+    True: 4,  # with dropout: logits, one-hot targets, softmax less those, that times the upstream gradient
+    False: 3,  # without, in one op: softmax less targets, that times the gradient, and a comparison
+}
+SCORES_ONLY = 2  # logits, then their exponential
 
 # Copies of the largest matrix while an optimiser computes its formula: one that remembers arrays, and sgd.
 UPDATE = {True: 3, False: 1}
@@ -79,11 +83,12 @@ class Estimate:
         # Gradients come into being from the output on, unless there are some of an earlier part of the batch.
         parts = min(config.accumulate, windows.batch_size)
         read = _longest(windows) * -(-windows.batch_size // parts)
+        dropout = bool(config.dropout or config.embedding_dropout or config.weight_dropout)
         kept = read * (KEPT[kind] + bool(config.dropout)) * H  # a layer's; its outputs after dropout as well
         kept += gates * H * H if config.weight_dropout else 0  # and its recurrent weights
         base = lasting + read * E
         gradients = parameters if parts > 1 else output
-        step = [base + config.layers * kept + gradients + read * SCORES * V]
+        step = [base + config.layers * kept + gradients + read * SCORES[dropout] * V]
         for n in reversed(range(config.layers)):
             gradients += 0 if parts > 1 else layers[n]
             step.append(base + (n + 1) * kept + gradients + read * (BACKWARD[kind] * H + inputs[n]))

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from pathlib import Path
-from typing import Any
+from importlib.metadata import version
 
 import numpy as np
 
 from .. import __version__
 from ..engine.backend import Backend, get_backend
+from ..engine.blas import blas_library
+from ..engine.ops.fused import kernels_in_use
 
 SHOWN = 200  # characters of a foreign value
 
@@ -39,7 +40,7 @@ def fingerprint(backend: str, threads: int | None) -> dict[str, str]:
         "blas kernel": str(blas.get("architecture", "not named")),
         "blas threads": str(blas.get("num_threads", "not known")),
         "backend": _backend(get_backend(backend)),
-        "kernels": backend,
+        "kernels": _kernels(backend),
         "shards": "1",
         "processor": platform.machine(),
         "processor features": " ".join([*simd.get("baseline", ()), *simd.get("found", ())]),
@@ -66,16 +67,12 @@ def differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
     ]
 
 
-def blas_library() -> dict[str, Any]:
-    """What threadpoolctl says of the BLAS that NumPy calls; empty where it finds none (Accelerate)."""
-    from threadpoolctl import threadpool_info
-
-    libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
-    # Another package, such as SciPy, may have brought its own. NumPy's wheels keep theirs beside NumPy.
-    site = Path(np.__file__).parents[1]
-    own = [site / "numpy", site / "numpy.libs"]
-    libraries.sort(key=lambda library: not any(path in Path(library["filepath"]).parents for path in own))
-    return libraries[0] if libraries else {}
+def _kernels(backend: str) -> str:
+    if backend != "numpy":
+        return backend
+    name = kernels_in_use()
+    # Another compiler may order or fuse arithmetic in another way.
+    return f"{name} {version(name)}, llvmlite {version('llvmlite')}" if name == "numba" else name
 
 
 def _backend(backend: Backend) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,15 @@ def usable_cores() -> int:
                 case [float(time), float(period)] if time > 0 and period > 0:
                     cores = min(cores, max(1, math.ceil(time / period)))
     return cores
+
+
+def processor() -> str:
+    """What the processor calls itself, or at least its kind."""
+    for line in _text("/proc/cpuinfo").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def memory() -> tuple[int | None, int | None]:

@@ -22,6 +22,7 @@ import numpy as np
 
 from ..atomic import write_atomically
 from ..engine import random
+from ..engine.ops.fused import use_kernels
 from ..errors import (
     CheckpointError,
     DataError,
@@ -185,11 +186,11 @@ class Trainer:
             self._emit(self._resumed)
         reason = self._reason_to_end() if self.step and not self.standing.unfinished else None
         # What is not finite is found below, with a better message than NumPy's.
-        with np.errstate(all="ignore"), limited_threads(self.config):
+        with np.errstate(all="ignore"), limited_threads(self.config), use_kernels(self.config.kernels):
             self._fingerprint = fingerprint(self.config.backend, None)
             while reason is None:
                 try:
-                    stepped = self._left_unfinished() or self._train_step()
+                    stepped = self._left_unfinished() or self.train_step()
                     reason = self._after(stepped)
                 except DivergenceError as error:
                     self._rewind(str(error))
@@ -224,7 +225,8 @@ class Trainer:
 
     # --- a step -------------------------------------------------------------------------------------
 
-    def _train_step(self) -> events.Stepped:
+    def train_step(self) -> events.Stepped:
+        """A step, without what may be due after one: records, validation, samples, checkpoints."""
         began = self._clock()
         number = self.step % len(self.windows)
         if number == 0:
@@ -235,7 +237,7 @@ class Trainer:
 
         loss, grad_norm, skipped = math.nan, math.nan, None
         try:
-            loss, state = self._gradient(inputs, targets)
+            loss, state = self.gradient(inputs, targets)
             grad_norm = finite(clip_grad_norm_(self.parameters, self.config.clip), "the norm of the gradient")
         except DivergenceError as error:
             skipped = self._skip(str(error), inputs, targets)
@@ -286,7 +288,7 @@ class Trainer:
         factor *= schedules.warmup(self.step, self.config.warmup)
         return self.config.lr * factor * 0.5**self.standing.rewound
 
-    def _gradient(self, inputs: np.ndarray, targets: np.ndarray) -> tuple[float, Any]:
+    def gradient(self, inputs: np.ndarray, targets: np.ndarray) -> tuple[float, Any]:
         """The gradients of a window (T, B), left on the parameters; its loss, and the state after it.
 
         The streams are taken in `accumulate` parts one after the other. A part's mean loss counts as much as
@@ -313,7 +315,7 @@ class Trainer:
 
     def _skip(self, what: str, inputs: np.ndarray, targets: np.ndarray) -> str:
         """Leave the weights and the hidden state as they were, if that is what the settings say."""
-        why = cause(self._named, lambda: self._gradient(inputs, targets))
+        why = cause(self._named, lambda: self.gradient(inputs, targets))
         reason = f"{what} ({why})" if why else what
         self.standing.skipped += 1
         if self.config.on_nan == "skip" and self.standing.skipped < MOST_SKIPPED:
@@ -523,7 +525,7 @@ class Trainer:
         if vocabulary != self.corpus.vocabulary:
             raise DataError(f"the text has other symbols than the model of {file} knows")
         inexact += [] if same_text else ["another text"]
-        with limited_threads(self.config):
+        with limited_threads(self.config), use_kernels(self.config.kernels):
             inexact += differences(training.get("fingerprint", {}), fingerprint(self.config.backend, None))
         self._start()
         self._inexact = list(dict.fromkeys(inexact))

@@ -3,6 +3,7 @@
 from . import (  # noqa: F401 - each enters its ops
     elementwise,
     indexing,
+    language_model,
     linalg,
     loss,
     methods,

@@ -17,7 +17,7 @@ from typing import Any
 from ...errors import ShapeError
 from ..annotate import named, time_step
 from ..op import op
-from .fused import sequence as kernels
+from .fused import kernels_for, sequence
 
 # --- the equations --------------------------------------------------------------------------------
 
@@ -113,22 +113,30 @@ def gru_steps(F: Any, x: Any, h: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any
 # --- over a sequence, as one op -------------------------------------------------------------------
 
 
-def _sequence_vjp(backward: Callable) -> Callable:
+def _forward(kind: str, xp: Any, *inputs: Any, **options: Any) -> Any:
+    """By the kernels for these arrays. They are part of the residuals: what they kept only they can read."""
+    kernels = kernels_for(xp, inputs[0].dtype)
+    outputs, residuals = getattr(kernels, f"{kind}_forward")(xp, *inputs, **options)
+    return outputs, (kernels, residuals)
+
+
+def _sequence_vjp(kind: str) -> Callable:
     """A kernel's backward pass as a joint VJP. (Higher derivatives never come here: they go through the
     equations, because the gates that a kernel saved are functions of its inputs.)"""
 
     def vjp(F: Any, g: Any, out: Any, *inputs: Any, needs: Any, residuals: Any, **params: Any) -> tuple:
-        return backward(F.backend.xp, g, out, inputs, needs, residuals, **params)
+        kernels, kept = residuals
+        return getattr(kernels, f"{kind}_backward")(F.backend.xp, g, out, inputs, needs, kept, **params)
 
-    vjp.__name__ = vjp.__qualname__ = backward.__name__
-    vjp.__wrapped__ = backward  # type: ignore[attr-defined] # what derivative() shows
+    vjp.__name__ = vjp.__qualname__ = f"{kind}_backward"
+    vjp.__wrapped__ = getattr(sequence, f"{kind}_backward")  # type: ignore[attr-defined] # what derivative() shows
     return vjp
 
 
 _traits: dict[str, Any] = {"saves": "* out", "has_residuals": True, "promotes": True}
 
 
-@op(inputs=6, joint=_sequence_vjp(kernels.rnn_backward), reference=rnn_steps, name="rnn", **_traits)
+@op(inputs=6, joint=_sequence_vjp("rnn"), reference=rnn_steps, name="rnn", **_traits)
 def rnn(
     xp: Any,
     x: Any,
@@ -144,10 +152,10 @@ def rnn(
     if nonlinearity not in ("tanh", "relu"):
         raise ShapeError(f"rnn: the nonlinearity is 'tanh' or 'relu', not {nonlinearity!r}")
     _check_shapes("rnn", 1, x, (h0,), w_ih, w_hh, b_ih, b_hh)
-    return kernels.rnn_forward(xp, x, h0, w_ih, w_hh, b_ih, b_hh, nonlinearity)
+    return _forward("rnn", xp, x, h0, w_ih, w_hh, b_ih, b_hh, nonlinearity=nonlinearity)
 
 
-@op(inputs=7, joint=_sequence_vjp(kernels.lstm_backward), reference=lstm_steps, name="lstm", **_traits)
+@op(inputs=7, joint=_sequence_vjp("lstm"), reference=lstm_steps, name="lstm", **_traits)
 def lstm(
     xp: Any,
     x: Any,
@@ -161,14 +169,14 @@ def lstm(
 ) -> Any:
     """The LSTM over a sequence: (outputs (T, B, H), last h (B, H), last c (B, H)). See lstm_cell."""
     _check_shapes("lstm", 4, x, (h0, c0), w_ih, w_hh, b_ih, b_hh)
-    return kernels.lstm_forward(xp, x, h0, c0, w_ih, w_hh, b_ih, b_hh, keep)
+    return _forward("lstm", xp, x, h0, c0, w_ih, w_hh, b_ih, b_hh, keep=keep)
 
 
-@op(inputs=6, joint=_sequence_vjp(kernels.gru_backward), reference=gru_steps, name="gru", **_traits)
+@op(inputs=6, joint=_sequence_vjp("gru"), reference=gru_steps, name="gru", **_traits)
 def gru(xp: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, keep: bool = True) -> Any:
     """The GRU over a sequence: (outputs (T, B, H), last h (B, H)). See gru_cell."""
     _check_shapes("gru", 3, x, (h0,), w_ih, w_hh, b_ih, b_hh)
-    return kernels.gru_forward(xp, x, h0, w_ih, w_hh, b_ih, b_hh, keep)
+    return _forward("gru", xp, x, h0, w_ih, w_hh, b_ih, b_hh, keep=keep)
 
 
 def _check_shapes(

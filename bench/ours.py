@@ -1,0 +1,41 @@
+"""tinygrad_rnn as `trnn train` and `trnn sample` use it; all of its settings are its own choice."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinygrad_rnn.training.allocator import keep_freed_memory
+from tinygrad_rnn.training.bench import Work, write
+from tinygrad_rnn.training.fingerprint import blas_library
+from tinygrad_rnn.training.threads import limited_threads
+
+keep_freed_memory()  # as the command does
+
+
+class Training:
+    def __init__(self, work: Work, start: dict[str, np.ndarray], threads: int | None) -> None:
+        self._trainer = work.trainer()
+        self._trainer.model.load_state_dict({n: a for n, a in start.items() if "." in n})
+        self._limit = limited_threads(work.config)
+        self._limit.__enter__()
+        self.threads = blas_library().get("num_threads")
+
+    def __del__(self) -> None:
+        self._limit.__exit__(None, None, None)
+
+    def step(self) -> float:
+        return self._trainer.train_step().loss
+
+    def gradients(self) -> tuple[float, dict[str, np.ndarray]]:
+        loss, _ = self._trainer.gradient(*self._trainer.windows[0])
+        named = self._trainer.model.named_parameters()
+        return loss, {name: parameter.grad.numpy() for name, parameter in named}
+
+
+class Sampling:
+    def __init__(self, work: Work, start: dict[str, np.ndarray], threads: int | None) -> None:
+        self._model = work.trainer().model
+        self.threads = blas_library().get("num_threads")
+
+    def __call__(self, length: int) -> None:
+        write(self._model, length)

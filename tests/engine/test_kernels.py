@@ -1,0 +1,137 @@
+"""The compiled kernels: their functions are accurate, NaN goes through, and their cache is never stale."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tinygrad_rnn as tg
+from tinygrad_rnn.engine.ops import fused
+from tinygrad_rnn.engine.ops.fused import VARIABLE, kernels_in_use, use_kernels
+from tinygrad_rnn.errors import BackendError
+from tinygrad_rnn.optim import Adam, AdamW
+
+numba = pytest.importorskip("numba")
+
+from tinygrad_rnn.engine.ops.fused import compiled, jit  # noqa: E402
+
+
+@numba.njit(fastmath={"contract"})
+def tanh_of_all(x):  # type: ignore[no-untyped-def]
+    compiled.tanh_all(x)
+
+
+@numba.njit(fastmath={"contract"})
+def sigmoid_of_all(x):  # type: ignore[no-untyped-def]
+    compiled.sigmoid_all(x)
+
+
+@numba.njit(fastmath={"contract"})
+def exp_of_all(x):  # type: ignore[no-untyped-def]
+    for k in range(x.size):
+        x[k] = compiled.exp_of(x[k])
+
+
+SWEEP = np.concatenate(
+    (np.linspace(-100, 100, 200_001), np.geomspace(1e-30, 100, 5000), -np.geomspace(1e-30, 100, 5000))
+)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("function", "exact", "places"),
+    [
+        (tanh_of_all, np.tanh, SWEEP),
+        (sigmoid_of_all, lambda x: 1 / (1 + np.exp(-x)), SWEEP[SWEEP > -80]),
+        (exp_of_all, np.exp, SWEEP[(SWEEP <= 0) & (SWEEP > -87)]),
+    ],
+)
+def test_functions_are_accurate(function, exact, places, dtype):  # type: ignore[no-untyped-def]
+    x = places.astype(dtype)
+    wanted = exact(x.astype(np.float64))
+    function(x)
+    # A sigmoid that is nearly 0 is as accurate as the 1/2 it is computed from.
+    room = 4 * np.finfo(dtype).eps * np.maximum(np.abs(wanted), 0.25 if function is sigmoid_of_all else 0)
+    assert (np.abs(x - wanted) <= room + np.finfo(dtype).tiny).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("function", [tanh_of_all, sigmoid_of_all, exp_of_all])
+def test_nan_and_infinity(function, dtype):  # type: ignore[no-untyped-def]
+    x = np.array([np.nan, -np.inf, np.nan], dtype)
+    function(x)
+    assert np.isnan(x[[0, 2]]).all() and x[1] == (-1 if function is tanh_of_all else 0)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_nan_reaches_the_outputs_and_gradients(cell):  # type: ignore[no-untyped-def]
+    gates, states = {"rnn": (1, 1), "lstm": (4, 2), "gru": (3, 1)}[cell]
+    x = np.zeros((3, 20, 2), "float32")
+    x[1, 5, 0] = np.nan
+    with use_kernels("numba"):
+        inputs = [tg.tensor(x, requires_grad=True), *[tg.zeros(20, 4)] * states]
+        weights = [
+            tg.tensor(np.full(s, 0.1, "float32"), requires_grad=True)
+            for s in ((gates * 4, 2), (gates * 4, 4))
+        ]
+        outputs, *_ = getattr(tg, cell)(*inputs, *weights, None, None)
+        found = np.isnan(outputs.numpy())
+        assert not found[0].any() and found[1:, 5].all() and not np.delete(found, 5, axis=1).any()
+        assert all(np.isnan(g.numpy()).any() for g in tg.grad(outputs.sum(), weights))
+
+
+@pytest.mark.parametrize("optimizer", [Adam, AdamW])
+@given(
+    decay=st.sampled_from([0.0, 0.1]), shape=st.sampled_from([(3,), (7, 5), (2, 0)]), seed=st.integers(0, 9)
+)
+def test_adam_in_one_pass_is_adam(optimizer, decay, shape, seed):  # type: ignore[no-untyped-def]
+    found = []
+    for name in ("numpy", "numba"):
+        rng = np.random.default_rng(seed)
+        with use_kernels(name):
+            w = tg.tensor(rng.standard_normal(shape).astype("float32"), requires_grad=True)
+            steps = optimizer([w], lr=0.01, weight_decay=decay)
+            for _ in range(5):
+                w.grad = tg.tensor(rng.standard_normal(shape).astype("float32"))
+                steps.step()
+        found.append([w.numpy(), *(steps.state[0][slot] for slot in steps.slots)])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-6, atol=1e-7)
+
+
+def test_the_choice(monkeypatch):  # type: ignore[no-untyped-def]
+    monkeypatch.delenv(VARIABLE)
+    assert kernels_in_use() == "numba"
+    with use_kernels("numpy"):
+        assert kernels_in_use() == "numpy"
+    monkeypatch.setenv(VARIABLE, "numpy")
+    assert kernels_in_use() == "numpy"
+    with pytest.raises(BackendError, match="no kernels are called 'fortran'; there are numpy, numba"):
+        use_kernels("fortran")
+
+
+def test_without_numba(monkeypatch):  # type: ignore[no-untyped-def]
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.setattr(fused, "_lacking", lambda: "Numba: pip install 'tinygrad-rnn[fast]'")
+    assert kernels_in_use() == "numpy"
+    with pytest.raises(BackendError, match=r"numba kernels need Numba: pip install 'tinygrad-rnn\[fast\]'"):
+        use_kernels("numba")
+
+
+def test_what_was_compiled_from_another_text_is_not_found(monkeypatch, tmp_path):  # type: ignore[no-untyped-def]
+    before = jit.cache_folder()
+    file = tmp_path / "jit.py"
+    file.write_text("# another text\n")
+    monkeypatch.setattr(jit, "__file__", str(file))
+    assert jit.cache_folder() != before
+    assert jit.cache_folder().parent == before.parent
+
+
+def test_numba_is_not_imported_before_it_is_needed():  # type: ignore[no-untyped-def]
+    code = "import tinygrad_rnn, sys; assert 'numba' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
