@@ -8,20 +8,19 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tinygrad_rnn.training.dynamic import DECAY, SEGMENT
 
+from .arguments import AsJson, Checkpoint, Unknown, Which, unit_of
 from .runs import Run, find_checkpoint
-from .sample import Which
 from .terminal import clock, reader_may_leave, say_if_compiling
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from tinygrad_rnn.text import Vocabulary
     from tinygrad_rnn.text.scoring import Scored
     from tinygrad_rnn.training.evaluation import Tally
 
@@ -35,11 +34,6 @@ trnn eval runs/first --dynamic"""
 
 DYNAMIC = "Dynamic evaluation"
 PROGRESS_EVERY = 0.2  # seconds
-
-Unknown = Annotated[
-    Literal["error", "skip", "replace"],
-    typer.Option(help="What to do with characters that the model does not know."),
-]
 
 
 def _option(help: str, default: str) -> Any:
@@ -55,11 +49,9 @@ def evaluate(
             show_default="what was held out from training",
         ),
     ] = None,
-    checkpoint: Annotated[
-        Which, typer.Option(help="Of a run: the lowest validation loss, or the last written.")
-    ] = Which.best,
+    checkpoint: Checkpoint = Which.best,
     unknown: Unknown = "error",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
     dynamic: Annotated[
         bool,
         typer.Option(
@@ -142,11 +134,6 @@ def evaluate(
             print_json(record)
         else:
             print_facts(_facts(record, unit))
-
-
-def unit_of(vocabulary: Vocabulary) -> str:
-    """What a symbol is called beside a number."""
-    return "byte" if vocabulary.encoding == "bytes" else "char"
 
 
 def _read(scored: Iterable[Scored], vocab_size: int, unit: str) -> tuple[Tally, float]:

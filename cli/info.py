@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeGuard
 
 import typer
 
-from .evaluate import unit_of
+from .arguments import unit_of
 from .runs import Run, find_checkpoint, find_run
 from .terminal import clock, reader_may_leave
 

@@ -6,12 +6,12 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
 import typer
 
+from .arguments import WHICH, Which
 from .given import read_given
 from .runs import RUNS, complete_run, find_checkpoint
 from .terminal import one_line, printable, reader_may_leave, say_if_compiling
@@ -32,11 +32,6 @@ trnn sample runs/first --prime @letter.txt --output more.txt"""
 TEXT, CHOICE, MODEL, OUTPUT = "The text", "The choice of each symbol", "The model", "The output"
 SHOWN_OF_PRIME = 200  # symbols, on a terminal
 SHOWN_STRETCHES, SHOWN_OF_STRETCH = 3, 60
-
-
-class Which(StrEnum):
-    best = "best"
-    last = "last"
 
 
 def _option(panel: str, help: str, default: str | bool = True, **checks: Any) -> Any:
@@ -88,9 +83,7 @@ def sample(
         int | None,
         _option(CHOICE, "Draw nothing: search for the likeliest text, this many beginnings at a time."),
     ] = None,
-    checkpoint: Annotated[
-        Which, _option(MODEL, "Of a run: the lowest validation loss, or the last written.")
-    ] = Which.best,
+    checkpoint: Annotated[Which, _option(MODEL, WHICH)] = Which.best,
     output: Annotated[
         Path | None, _option(OUTPUT, "A new file to write to; - for standard output.", "standard output")
     ] = None,

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .evaluate import Unknown, unit_of
+from .arguments import AsJson, Checkpoint, Unknown, Which, unit_of
 from .given import read_given
 from .runs import Run, find_checkpoint
-from .sample import Which
 from .terminal import reader_may_leave, say_if_compiling
 
 if TYPE_CHECKING:
@@ -50,11 +49,9 @@ def score(
             show_default="standard input",
         ),
     ] = None,
-    checkpoint: Annotated[
-        Which, typer.Option(help="Of a run: the lowest validation loss, or the last written.")
-    ] = Which.best,
+    checkpoint: Checkpoint = Which.best,
     unknown: Unknown = "error",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """How surprising each character of a text is to a model: -log2 of its probability, in bits.
 
