@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tinygrad_rnn.models import CharLM, archive
+from tinygrad_rnn.training.history import read_run
 from trnn_cli.main import main
 
 TINY = "--embedding-size 5 --hidden-size 8 --layers 1 --batch-size 4 --seq-length 10 --seed 1".split()
@@ -77,7 +78,9 @@ def test_stop(trnn, folder, harm):
     assert "run/checkpoints/step-00000006.safetensors; " in err and err.count("\n") == 1
     assert "--on-nan skip or rewind" in err and "Traceback" not in out + err
     assert check_checkpoints(folder / "run") == 3
+    assert read_run(folder / "run").state == "diverged"
     code, out, _ = trnn("train", "--resume", "run")  # the harm is over
+    assert read_run(folder / "run").state == "finished"
     assert code == 0 and "resume: exact, after step 6" in out and "done: 12 steps" in out
     assert steps_of_history(folder / "run") == [4, 8, 10, 12]
 

@@ -75,6 +75,8 @@ def check_files(folder):
     records = [json.loads(line) for line in history.read_text().splitlines()] if history.exists() else []
     steps = [record["step"] for record in records]
     assert steps == sorted(set(steps))
+    reasons = [record.pop("diverged") for record in records if "diverged" in record]
+    assert len(reasons) <= 1
     assert all(math.isfinite(value) for record in records for value in record.values() if value is not None)
 
 

@@ -107,13 +107,15 @@ class RunSummary:
 
     @property
     def state(self) -> str:
-        """ "damaged", "running", "not begun", "finished", or "interrupted" before its end."""
+        """ "damaged", "running", "not begun", "finished", "diverged", or "interrupted" before its end."""
         if self.problem is not None:
             return "damaged"
         if self.running:
             return "running"
         if self.saved and self.saved.finished:
             return "finished"
+        if self.records and "diverged" in self.records[-1]:
+            return "diverged"
         return "interrupted" if self.records or self.saved else "not begun"
 
     def as_json(self) -> dict[str, Any]:

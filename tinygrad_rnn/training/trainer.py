@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -331,6 +331,10 @@ class Trainer:
         if self.config.on_nan != "rewind" or rewound > MOST_REWOUND:
             again = f" after {MOST_REWOUND} rewinds" if self.config.on_nan == "rewind" else ""
             also = ", or --on-nan skip or rewind," if self.config.on_nan == "stop" else ""
+            with suppress(OSError):  # a full disk is not what ended it
+                self.run.append_history(
+                    {"step": at, "epoch": self.epoch, "seconds": round(elapsed, 3), "diverged": reason}
+                )
             raise DivergedError(
                 f"at step {at}{again}, {reason}; {self._kept()}; a smaller --lr "
                 f"(it is {self.config.lr:g}) or --clip (it is {self.config.clip:g}){also} may help"
