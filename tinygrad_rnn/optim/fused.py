@@ -8,17 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.ops.fused import kernels_in_use
+from ..engine.ops.fused import is_compiled
 
 
-def fused_adam(xp: Any, w: Any) -> Callable | None:
+def fused_adam(xp: Any, *arrays: Any) -> Callable | None:
     """`update(w, g, mean, square, lr, beta1, beta2, eps, decay, decoupled, steps)`, equal to Adam._update()
-    up to rounding; None where that has to do it."""
-    if (
-        xp is np
-        and w.dtype in (np.float32, np.float64)
-        and w.flags.c_contiguous
-        and kernels_in_use() == "numba"
+    up to rounding; None where that has to do it. arrays: w, mean and square."""
+    w = arrays[0]
+    if is_compiled(xp, w.dtype) and all(
+        a.flags.carray and a.shape == w.shape and a.dtype == w.dtype for a in arrays
     ):
         return _update
     return None

@@ -68,11 +68,16 @@ def kernels_for(xp: Any, dtype: Any) -> ModuleType:
     """The module of kernels for arrays of this library and dtype."""
     from . import sequence
 
-    if xp is np and dtype.char in "fd" and kernels_in_use() == "numba":
+    if is_compiled(xp, dtype):
         from . import compiled
 
         return compiled
     return sequence
+
+
+def is_compiled(xp: Any, dtype: Any) -> bool:
+    """Whether compiled kernels compute on arrays of this library and dtype."""
+    return xp is np and dtype in (np.float32, np.float64) and kernels_in_use() == "numba"
 
 
 @functools.cache
