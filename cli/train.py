@@ -256,7 +256,7 @@ def _trainer(
     keep_freed_memory()
     if not quiet and config.backend == "numpy":
         with use_kernels(config.kernels):
-            say_if_compiling()
+            say_if_compiling(f"{config.kind}_backward", "cross_entropy_backward")
     display = Silence() if quiet else JsonLines() if json else Display(config)
     return Trainer(config, text, display), display
 

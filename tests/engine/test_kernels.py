@@ -112,6 +112,12 @@ def test_the_choice(monkeypatch):  # type: ignore[no-untyped-def]
         assert kernels_in_use() == "numpy"
     monkeypatch.setenv(VARIABLE, "numpy")
     assert kernels_in_use() == "numpy"
+    monkeypatch.setenv(VARIABLE, "")
+    assert kernels_in_use() == "numba"
+    monkeypatch.setenv(VARIABLE, "fast")
+    for choose in (kernels_in_use, lambda: use_kernels(None)):
+        with pytest.raises(BackendError, match=f"{VARIABLE}: no kernels are called 'fast'"):
+            choose()
     with pytest.raises(BackendError, match="no kernels are called 'fortran'; there are numpy, numba"):
         use_kernels("fortran")
 
@@ -122,6 +128,36 @@ def test_without_numba(monkeypatch):  # type: ignore[no-untyped-def]
     assert kernels_in_use() == "numpy"
     with pytest.raises(BackendError, match=r"numba kernels need Numba: pip install 'tinygrad-rnn\[fast\]'"):
         use_kernels("numba")
+    monkeypatch.setenv(VARIABLE, "numba")
+    with pytest.raises(BackendError, match=f"{VARIABLE}: the numba kernels need Numba"):
+        kernels_in_use()
+
+
+@pytest.fixture
+def asked_anew():  # type: ignore[no-untyped-def]
+    fused._lacking.cache_clear()
+    yield
+    fused._lacking.cache_clear()
+
+
+def test_numba_of_no_use(monkeypatch, asked_anew):  # type: ignore[no-untyped-def]
+    def lacking(target, name, value):  # type: ignore[no-untyped-def]
+        fused._lacking.cache_clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(target, name, value)
+            return fused._lacking()
+
+    assert lacking(numba.config, "DISABLE_JIT", 1) == (
+        "Numba's compiler, which NUMBA_DISABLE_JIT switches off"
+    )
+    assert lacking(numba, "version_info", (0, 67, 9)).startswith("Numba 0.68 or newer, not ")
+    assert lacking(fused, "routines", lambda: None).startswith("a BLAS library with cblas functions")
+    assert lacking(fused, "find_spec", lambda name: None).startswith("Numba: pip install")
+    fused._lacking.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(fused, "find_spec", lambda name: "is there")
+        patch.setitem(sys.modules, "numba", None)  # an ImportError
+        assert fused._lacking().startswith("a Numba that can be imported, which this one cannot: ")
 
 
 def test_what_was_compiled_from_another_text_is_not_found(monkeypatch, tmp_path):  # type: ignore[no-untyped-def]
@@ -131,6 +167,49 @@ def test_what_was_compiled_from_another_text_is_not_found(monkeypatch, tmp_path)
     monkeypatch.setattr(jit, "__file__", str(file))
     assert jit.cache_folder() != before
     assert jit.cache_folder().parent == before.parent
+
+
+def made_in(folder, monkeypatch):  # type: ignore[no-untyped-def]
+    """A small function, compiled with its cache in this folder."""
+
+    def _twice(x):  # type: ignore[no-untyped-def]
+        return x + x
+
+    monkeypatch.setattr(jit, "_folder", folder)
+    return jit.compiled(_twice)
+
+
+def test_the_cache(tmp_path, monkeypatch):  # type: ignore[no-untyped-def]
+    def hits():  # type: ignore[no-untyped-def]
+        function = made_in(tmp_path, monkeypatch)
+        assert function(2) == 4 and function(1.5) == 3.0
+        return sum(function.stats.cache_hits.values())
+
+    monkeypatch.setattr(jit, "cache_folder", lambda: tmp_path)
+    with use_kernels("numba"):
+        assert fused.must_compile("twice")  # a folder alone is not enough
+        assert hits() == 0
+        assert not fused.must_compile("twice") and fused.must_compile("twice", "thrice")
+    assert hits() == 2
+    for ending in ("nbc", "nbi"):
+        for keep in (0, 40):  # bytes
+            for file in tmp_path.rglob(f"*.{ending}"):
+                file.write_bytes(file.read_bytes()[:keep])
+            assert hits() < 2  # and the right results
+            hits()
+            assert hits() == 2
+    # Two processes that compile at once may give the files of two signatures one name.
+    one, other = sorted(tmp_path.rglob("*.nbc"))
+    one.write_bytes(other.read_bytes())
+    assert hits() == 1
+
+
+def test_without_a_folder_that_can_be_written_to(tmp_path, monkeypatch):  # type: ignore[no-untyped-def]
+    file = tmp_path / "file"
+    file.write_text("")
+    function = made_in(file / "folder", monkeypatch)
+    assert function(2) == 4
+    assert function.stats.cache_path is None
 
 
 def test_numba_is_not_imported_before_it_is_needed():  # type: ignore[no-untyped-def]
@@ -183,7 +262,8 @@ def test_symbols_may_change_after_the_forward_pass(kernels, kind):  # type: igno
 
 @pytest.mark.parametrize("kernels", ["numpy", "numba"])
 @pytest.mark.parametrize(
-    "name", ["state", "output.weight", "output.bias", "rnn.weight_hh_l0", "rnn.bias_ih_l1", "rnn.weight_ih_l1"]
+    "name",
+    ["state", "output.weight", "output.bias", "rnn.weight_hh_l0", "rnn.bias_ih_l1", "rnn.weight_ih_l1"],
 )
 def test_shapes_that_do_not_fit(kernels, name):  # type: ignore[no-untyped-def]
     model, state = small("gru"), None

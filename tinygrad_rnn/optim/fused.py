@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,25 +25,10 @@ def _update(
     w: Any, g: Any, mean: Any, square: Any, lr: float, beta1: float, beta2: float, eps: float, decay: float,
     decoupled: bool, steps: int,
 ) -> None:  # fmt: skip
+    from ..engine.ops.fused.update import adam
+
     scale = lr / (1 - beta1**steps)
     root = (1 - beta2**steps) ** 0.5
     factors = np.array((scale, root, 1 - beta1, 1 - beta2, eps, decay), w.dtype)
     flat = (array.reshape(-1) for array in (w, np.ascontiguousarray(g), mean, square))
-    _compiled()(*flat, factors, decoupled)
-
-
-@cache
-def _compiled() -> Any:
-    from ..engine.ops.fused.jit import compiled
-
-    def adam(w, g, mean, square, factors, decoupled):  # type: ignore[no-untyped-def]
-        scale, root, a, b, eps, decay = factors
-        kept = w.dtype.type(1) - decay if decoupled else w.dtype.type(1)
-        pull = w.dtype.type(0) if decoupled else decay
-        for k in range(w.size):
-            slope = g[k] + pull * w[k]
-            mean[k] += a * (slope - mean[k])
-            square[k] += b * (slope * slope - square[k])
-            w[k] = w[k] * kept - scale * mean[k] / (np.sqrt(square[k]) / root + eps)
-
-    return compiled(adam)
+    adam(*flat, factors, decoupled)
