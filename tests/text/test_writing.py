@@ -9,7 +9,7 @@ import tinygrad_rnn as tg
 from tinygrad_rnn.engine.ops.fused import use_kernels
 from tinygrad_rnn.errors import CheckpointError, TinygradError
 from tinygrad_rnn.models import CharLM
-from tinygrad_rnn.text import sample
+from tinygrad_rnn.text.sampling import sample, sample_streams
 
 pytest.importorskip("numba")
 V = 9
@@ -42,7 +42,9 @@ def test_the_compiled_loop_writes_the_same(kind, layers, prime, until, **options
     for name in ("numpy", "numba"):
         with use_kernels(name):
             texts.append(list(sample(model, np.array(prime), until=ending, **options)))
-    assert texts[0] == texts[1]
+            streams = sample_streams(model, np.array(prime), count=1, until=ending, **options)
+            texts.append([symbol for symbols in streams for symbol in symbols.tolist()])
+    assert texts[0] == texts[1] == texts[2] == texts[3]
 
 
 def test_predictions_that_are_not_finite():

@@ -133,11 +133,11 @@ class CharLM(Module):
         have been replaced by another."""
         return (
             type(self).forward is CharLM.forward
+            and self.rnn.fused
+            and getattr(self.rnn, "nonlinearity", "tanh") == "tanh"
             and type(self.embedding) is Embedding
             and type(self.rnn) is KINDS[self.kind]
             and type(self.output) is Linear
-            and self.rnn.fused
-            and getattr(self.rnn, "nonlinearity", "tanh") == "tanh"
         )
 
     def _whole_loss(self, symbols: Any, targets: Any, state: Any) -> tuple[Tensor, Any]:

@@ -116,6 +116,9 @@ def sample_streams(
     if count < 1:
         raise UsageError(f"the number of texts is {count}; it must be at least 1")
     check_draws(temperature, top_k, top_p)
+    if count == 1 and _fits_the_loop(model):
+        written = _compiled(model, prime, length, temperature, top_k, top_p, seed, until, exclude)
+        return (np.array([symbol]) for symbol in written)
     seeds = np.random.SeedSequence(seed)
 
     def symbols() -> Iterator[np.ndarray]:
@@ -153,15 +156,15 @@ def check_start(
     """Refuse what no text can be written from, or to."""
     if len(prime) == 0:
         raise UsageError("sampling needs at least one symbol to start from")
+    if until is not None and len(until) == 0:
+        raise SettingError("until", "needs at least one symbol: a text cannot end after nothing")
+    if exclude is not None and model.vocab_size == 1:
+        raise CheckpointError("the model knows no symbol but the unknown one; there is nothing to write")
     low, high = int(np.min(prime)), int(np.max(prime))
     if low < 0 or high >= model.vocab_size:
         raise DataError(f"symbol {low if low < 0 else high} is none of the model's {model.vocab_size}")
     if exclude is not None and not 0 <= exclude < model.vocab_size:
         raise SettingError("exclude", f"is {exclude}, none of the model's {model.vocab_size} symbols")
-    if until is not None and len(until) == 0:
-        raise SettingError("until", "needs at least one symbol: a text cannot end after nothing")
-    if exclude is not None and model.vocab_size == 1:
-        raise CheckpointError("the model knows no symbol but the unknown one; there is nothing to write")
 
 
 def check_draws(temperature: float, top_k: int | None, top_p: float | None) -> None:
