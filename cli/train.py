@@ -182,9 +182,8 @@ def train(
     try:
         wanted = _located(TrainConfig.of({"corpus": [], **chosen, **given}))
     except UsageError:
-        TrainConfig.of(
-            {"corpus": ["-"], **chosen}, str(config or preset)
-        )  # its own mistakes under its own name
+        if chosen:  # its own mistakes under its own name
+            TrainConfig.of({"corpus": ["-"], **chosen}, str(config or preset))
         raise
     with reading:
         text = corpus_of(wanted)
