@@ -10,13 +10,11 @@ import numpy as np
 from ..engine.ops.fused import is_compiled
 
 
-def fused_adam(xp: Any, *arrays: Any) -> Callable | None:
+def fused_adam(xp: Any, w: Any, mean: Any, square: Any) -> Callable | None:
     """`update(w, g, mean, square, lr, beta1, beta2, eps, decay, decoupled, steps)`, equal to Adam._update()
-    up to rounding; None where that has to do it. arrays: w, mean and square."""
-    w = arrays[0]
-    if is_compiled(xp, w.dtype) and all(
-        a.flags.carray and a.shape == w.shape and a.dtype == w.dtype for a in arrays
-    ):
+    up to rounding; None where that has to do it."""
+    alike = w.shape == mean.shape == square.shape and w.dtype == mean.dtype == square.dtype
+    if alike and is_compiled(xp, w.dtype) and all(a.flags.carray for a in (w, mean, square)):
         return _update
     return None
 

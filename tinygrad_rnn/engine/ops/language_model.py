@@ -100,18 +100,24 @@ def language_model(
 
 def _check_shapes(parts: Parts, batch: int, kind: str) -> None:
     (V, D), H, rows = parts.embedding.shape, parts.weight.shape[-1], GATES[kind] * parts.weight.shape[-1]
-    expected = [("weight", parts.weight, (V, H)), ("bias", parts.bias, (V,))]
-    expected += [(f"state {i}", s, (len(parts.layers), batch, H)) for i, s in enumerate(parts.states)]
-    for number, weights in enumerate(parts.layers):
-        shapes = [(rows, H if number else D), (rows, H), (rows,), (rows,)]
-        names = [f"{name} of layer {number}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-        expected += zip(names, weights, shapes, strict=True)
-    for what, array, shape in expected:
+
+    def check(what: str, array: Any, *shape: int) -> None:
         if array.shape != shape:
             raise ShapeError(
-                f"language_model: {what} has shape {array.shape}; an embedding of {(V, D)}, hidden size {H} "
-                f"and batch {batch} need {shape}"
+                f"language_model: {what} has shape {array.shape}; an embedding of {parts.embedding.shape}, "
+                f"hidden size {H} and batch {batch} need {shape}"
             )
+
+    check("weight", parts.weight, V, H)
+    check("bias", parts.bias, V)
+    for state in parts.states:
+        check("a state", state, len(parts.layers), batch, H)
+    for w_ih, w_hh, b_ih, b_hh in parts.layers:
+        check("a weight_ih", w_ih, rows, D)
+        check("a weight_hh", w_hh, rows, H)
+        check("a bias_ih", b_ih, rows)
+        check("a bias_hh", b_hh, rows)
+        D = H  # of the layers above
 
 
 def _own(backend: Backend, what: str, given: Any, V: int) -> Any:
@@ -119,8 +125,8 @@ def _own(backend: Backend, what: str, given: Any, V: int) -> Any:
     if given.dtype.kind not in "iu":
         raise DtypeError(f"language_model: {what}s must be integers, not {given.dtype}")
     symbols = _there(backend, given).astype(np.intp)
-    low, high = int(symbols.min().item()), int(symbols.max().item())
-    if low < 0 or high >= V:
+    if symbols.view(np.uintp).max().item() >= V:  # so seen a negative one is huge
+        low, high = symbols.min().item(), symbols.max().item()
         raise DataError(f"language_model: {what} {low if low < 0 else high} is outside the {V} symbols")
     return symbols
 

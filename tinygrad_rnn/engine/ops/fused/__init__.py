@@ -88,7 +88,7 @@ def kernels_for(xp: Any, dtype: Any) -> ModuleType:
 
 def is_compiled(xp: Any, dtype: Any) -> bool:
     """Whether compiled kernels compute on arrays of this library and dtype."""
-    return xp is np and dtype in (np.float32, np.float64) and kernels_in_use() == "numba"
+    return xp is np and dtype.char in "fd" and dtype.isnative and kernels_in_use() == "numba"
 
 
 @functools.cache
