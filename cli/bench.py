@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .terminal import busy, reader_may_leave
+from .terminal import busy, reader_may_leave, say_if_compiling
 
 if TYPE_CHECKING:
     from tinygrad_rnn.training.bench import Measured
@@ -33,6 +33,7 @@ def bench(
     from .layout import print_facts, print_json, print_paragraph, print_table
 
     keep_freed_memory()
+    say_if_compiling("gru_backward", "lstm_backward", "cross_entropy_backward", "write")
     with busy("looking at this machine"):
         found = examine()
     with busy("measuring steps and sampling"):

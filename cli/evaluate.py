@@ -99,7 +99,7 @@ def evaluate(
         raise UsageError("the options of dynamic evaluation need --dynamic")
     path = find_checkpoint(run, checkpoint.value)
     model, vocabulary, meta = models.load(path)
-    say_if_compiling()
+    say_if_compiling(f"{model.kind}_{'backward' if dynamic else 'forward'}")
     corpus = training_corpus(path) if dynamic or not files else None
     unit = unit_of(vocabulary)
     record: dict[str, Any] = {"checkpoint": str(path), "step": meta.get("step")}

@@ -71,7 +71,7 @@ def score(
         raise UsageError("nothing to score; give a text, @file, or - to type one")
     path = find_checkpoint(run, checkpoint.value)
     model, vocabulary, _ = models.load(path)
-    say_if_compiling()
+    say_if_compiling(f"{model.kind}_forward")
     encoded, symbols = read_given(
         "@-" if text in (None, "-") else text, "the text", path, vocabulary, unknown
     )

@@ -37,11 +37,11 @@ def busy(doing: str) -> AbstractContextManager[object]:
     return console.status(Text(one_line(doing)))
 
 
-def say_if_compiling() -> None:
-    """One line on standard error before what takes long the first time."""
+def say_if_compiling(*functions: str) -> None:
+    """One line on standard error before what takes long the first time; see must_compile()."""
     from tinygrad_rnn.engine.ops.fused import must_compile
 
-    if must_compile():
+    if must_compile(*functions):
         print(
             "compiling the kernels for this machine, which takes some 20 seconds and is done once",
             file=unfailing(sys.stderr),

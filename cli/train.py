@@ -182,9 +182,8 @@ def train(
     try:
         wanted = _located(TrainConfig.of({"corpus": [], **chosen, **given}))
     except UsageError:
-        TrainConfig.of(
-            {"corpus": ["-"], **chosen}, str(config or preset)
-        )  # its own mistakes under its own name
+        if chosen:  # its own mistakes under its own name
+            TrainConfig.of({"corpus": ["-"], **chosen}, str(config or preset))
         raise
     with reading:
         text = corpus_of(wanted)
@@ -256,7 +255,7 @@ def _trainer(
     keep_freed_memory()
     if not quiet and config.backend == "numpy":
         with use_kernels(config.kernels):
-            say_if_compiling()
+            say_if_compiling(f"{config.kind}_backward", "cross_entropy_backward")
     display = Silence() if quiet else JsonLines() if json else Display(config)
     return Trainer(config, text, display), display
 

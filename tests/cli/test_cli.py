@@ -456,3 +456,23 @@ def test_the_whole_way_from_python(trnn, run):
     assert meta["corpus"] == "text"
     assert model.vocab_size == len(vocabulary) == 16
     assert find_checkpoint(run).name == "best.safetensors"
+
+
+def test_kernels_that_are_not_there(trnn, run, monkeypatch):
+    monkeypatch.setenv("TINYGRAD_RNN_KERNELS", "fast")
+    said = "error: TINYGRAD_RNN_KERNELS: no kernels are called 'fast'; there are numpy, numba"
+    fails(trnn("train", "text.txt", *TINY, "--run", "other"), 2, said)
+    fails(trnn("sample", run), 1, said)
+    monkeypatch.setattr("tinygrad_rnn.engine.ops.fused._lacking", lambda: "Numba: pip install it")
+    fails(trnn("train", "text.txt", "--kernels", "numba"), 2, "the numba kernels need Numba: pip install it")
+
+
+def test_the_first_time_that_kernels_are_used_is_said_to_take_long(trnn, run, monkeypatch):
+    pytest.importorskip("numba")
+    from tinygrad_rnn.engine.ops.fused import jit
+
+    monkeypatch.setenv("TINYGRAD_RNN_KERNELS", "numba")
+    monkeypatch.setattr(jit, "cache_folder", lambda: run)  # a folder without them
+    assert "compiling the kernels for this machine" in trnn("sample", run, "--length", 1)[2]
+    (run / "writing._write-9.py311.1.nbc").touch()
+    assert "compiling" not in trnn("sample", run, "--length", 1)[2]

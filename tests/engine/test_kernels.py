@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 import tinygrad_rnn as tg
 from tinygrad_rnn.engine.ops import fused
 from tinygrad_rnn.engine.ops.fused import VARIABLE, kernels_in_use, use_kernels
-from tinygrad_rnn.errors import BackendError
+from tinygrad_rnn.errors import BackendError, DataError, DtypeError, ShapeError
+from tinygrad_rnn.models import CharLM
 from tinygrad_rnn.optim import Adam, AdamW
 
 numba = pytest.importorskip("numba")
@@ -111,6 +112,12 @@ def test_the_choice(monkeypatch):  # type: ignore[no-untyped-def]
         assert kernels_in_use() == "numpy"
     monkeypatch.setenv(VARIABLE, "numpy")
     assert kernels_in_use() == "numpy"
+    monkeypatch.setenv(VARIABLE, "")
+    assert kernels_in_use() == "numba"
+    monkeypatch.setenv(VARIABLE, "fast")
+    for choose in (kernels_in_use, lambda: use_kernels(None)):
+        with pytest.raises(BackendError, match=f"{VARIABLE}: no kernels are called 'fast'"):
+            choose()
     with pytest.raises(BackendError, match="no kernels are called 'fortran'; there are numpy, numba"):
         use_kernels("fortran")
 
@@ -121,6 +128,36 @@ def test_without_numba(monkeypatch):  # type: ignore[no-untyped-def]
     assert kernels_in_use() == "numpy"
     with pytest.raises(BackendError, match=r"numba kernels need Numba: pip install 'tinygrad-rnn\[fast\]'"):
         use_kernels("numba")
+    monkeypatch.setenv(VARIABLE, "numba")
+    with pytest.raises(BackendError, match=f"{VARIABLE}: the numba kernels need Numba"):
+        kernels_in_use()
+
+
+@pytest.fixture
+def asked_anew():  # type: ignore[no-untyped-def]
+    fused._lacking.cache_clear()
+    yield
+    fused._lacking.cache_clear()
+
+
+def test_numba_of_no_use(monkeypatch, asked_anew):  # type: ignore[no-untyped-def]
+    def lacking(target, name, value):  # type: ignore[no-untyped-def]
+        fused._lacking.cache_clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(target, name, value)
+            return fused._lacking()
+
+    assert lacking(numba.config, "DISABLE_JIT", 1) == (
+        "Numba's compiler, which NUMBA_DISABLE_JIT switches off"
+    )
+    assert lacking(numba, "version_info", (0, 67, 9)).startswith("Numba 0.68 or newer, not ")
+    assert lacking(fused, "routines", lambda: None).startswith("a BLAS library with cblas functions")
+    assert lacking(fused, "find_spec", lambda name: None).startswith("Numba: pip install")
+    fused._lacking.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(fused, "find_spec", lambda name: "is there")
+        patch.setitem(sys.modules, "numba", None)  # an ImportError
+        assert fused._lacking().startswith("a Numba that can be imported, which this one cannot: ")
 
 
 def test_what_was_compiled_from_another_text_is_not_found(monkeypatch, tmp_path):  # type: ignore[no-untyped-def]
@@ -132,6 +169,144 @@ def test_what_was_compiled_from_another_text_is_not_found(monkeypatch, tmp_path)
     assert jit.cache_folder().parent == before.parent
 
 
+def made_in(folder, monkeypatch):  # type: ignore[no-untyped-def]
+    """A small function, compiled with its cache in this folder."""
+
+    def _twice(x):  # type: ignore[no-untyped-def]
+        return x + x
+
+    monkeypatch.setattr(jit, "_folder", folder)
+    return jit.compiled(_twice)
+
+
+def test_the_cache(tmp_path, monkeypatch):  # type: ignore[no-untyped-def]
+    def hits():  # type: ignore[no-untyped-def]
+        function = made_in(tmp_path, monkeypatch)
+        assert function(2) == 4 and function(1.5) == 3.0
+        return sum(function.stats.cache_hits.values())
+
+    monkeypatch.setattr(jit, "cache_folder", lambda: tmp_path)
+    with use_kernels("numba"):
+        assert fused.must_compile("twice")  # a folder alone is not enough
+        assert hits() == 0
+        assert not fused.must_compile("twice") and fused.must_compile("twice", "thrice")
+    assert hits() == 2
+    for ending in ("nbc", "nbi"):
+        for keep in (0, 40):  # bytes
+            for file in tmp_path.rglob(f"*.{ending}"):
+                file.write_bytes(file.read_bytes()[:keep])
+            assert hits() < 2  # and the right results
+            hits()
+            assert hits() == 2
+    # Two processes that compile at once may give the files of two signatures one name.
+    one, other = sorted(tmp_path.rglob("*.nbc"))
+    one.write_bytes(other.read_bytes())
+    assert hits() == 1
+
+
+def test_without_a_folder_that_can_be_written_to(tmp_path, monkeypatch):  # type: ignore[no-untyped-def]
+    file = tmp_path / "file"
+    file.write_text("")
+    function = made_in(file / "folder", monkeypatch)
+    assert function(2) == 4
+    assert function.stats.cache_path is None
+
+
 def test_numba_is_not_imported_before_it_is_needed():  # type: ignore[no-untyped-def]
     code = "import tinygrad_rnn, sys; assert 'numba' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- nothing outside an array is read or written: compiled loops look up what they are told to -------
+
+SYMBOLS = np.arange(12).reshape(6, 2) % 5
+
+
+def small(kind="lstm", **sizes):  # type: ignore[no-untyped-def]
+    return CharLM(5, kind, **{"embedding_size": 3, "hidden_size": 4, "num_layers": 2, **sizes})
+
+
+@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+@pytest.mark.parametrize("bad", [-1, 5, 2**40])
+@pytest.mark.parametrize("where", [0, 1])
+def test_symbols_outside_the_vocabulary(kernels, bad, where):  # type: ignore[no-untyped-def]
+    given = [SYMBOLS.copy(), SYMBOLS.copy()]
+    given[where][3, 1] = bad
+    with use_kernels(kernels), pytest.raises(DataError, match=f"{bad} is outside the 5 symbols"):
+        small().loss(*given)
+
+
+@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+@pytest.mark.parametrize("dtype", ["float64", "bool"])
+def test_symbols_are_integers(kernels, dtype):  # type: ignore[no-untyped-def]
+    with use_kernels(kernels), pytest.raises(DtypeError, match="must be integers"):
+        small().loss(SYMBOLS.astype(dtype), SYMBOLS)
+
+
+@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+def test_symbols_may_change_after_the_forward_pass(kernels, kind):  # type: ignore[no-untyped-def]
+    found = []
+    for change in (0, 10**9):
+        tg.manual_seed(0)
+        model, symbols, targets = small(kind), SYMBOLS.copy(), SYMBOLS.copy()
+        with use_kernels(kernels):
+            loss, _ = model.loss(symbols, targets)
+            symbols += change
+            targets += change
+            loss.backward()
+        found.append([weight.grad.numpy() for weight in model.parameters()])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+@pytest.mark.parametrize(
+    "name",
+    ["state", "output.weight", "output.bias", "rnn.weight_hh_l0", "rnn.bias_ih_l1", "rnn.weight_ih_l1"],
+)
+def test_shapes_that_do_not_fit(kernels, name):  # type: ignore[no-untyped-def]
+    model, state = small("gru"), None
+    if name == "state":
+        state = tg.zeros(2, 3, 4)  # of three streams
+    else:
+        weight = dict(model.named_parameters())[name]
+        weight.array = weight.array[: len(weight.array) - 1]
+    with use_kernels(kernels), pytest.raises(ShapeError, match=r"language_model: .* has shape .* need"):
+        model.loss(SYMBOLS, SYMBOLS, state)
+
+
+def test_symbols_may_be_lists():  # type: ignore[no-untyped-def]
+    model = small()
+    lists = model.loss(SYMBOLS.tolist(), SYMBOLS.tolist())[0].item()
+    assert lists == model.loss(SYMBOLS, SYMBOLS)[0].item()
+
+
+def test_what_is_no_plain_model_goes_its_own_way():  # type: ignore[no-untyped-def]
+    class Louder(CharLM):
+        def forward(self, symbols, state=None):  # type: ignore[no-untyped-def]
+            scores, state = super().forward(symbols, state)
+            return scores * 3, state
+
+    tg.manual_seed(0)
+    model, relu = Louder(5, "rnn", 3, 4, 1), small("rnn", num_layers=1)
+    relu.rnn.nonlinearity = "relu"
+    for each in (model, relu):
+        scores, _ = each(SYMBOLS)
+        expected = tg.cross_entropy(scores, tg.tensor(SYMBOLS)).item()
+        assert each.loss(SYMBOLS, SYMBOLS)[0].item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_adam_leaves_to_numpy_what_the_one_pass_cannot_do():  # type: ignore[no-untyped-def]
+    found = []
+    for kernels in ("numpy", "numba"):
+        with use_kernels(kernels):
+            w = tg.tensor(np.ones((3, 4), "float32"), requires_grad=True)
+            steps = Adam([w], lr=0.1)
+            steps.state[0]["mean"] = np.zeros((4, 3), "float32").T  # columns one after another
+            for _ in range(2):
+                w.grad = tg.tensor(np.arange(12, dtype="float32").reshape(3, 4))
+                steps.step()
+        found.append((w.numpy(), steps.state[0]["mean"]))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
 from tinygrad_rnn.engine.ops.fused import use_kernels
-from tinygrad_rnn.errors import CheckpointError
+from tinygrad_rnn.errors import CheckpointError, TinygradError
 from tinygrad_rnn.models import CharLM
-from tinygrad_rnn.text import sample
+from tinygrad_rnn.text.sampling import sample, sample_streams
 
 pytest.importorskip("numba")
 V = 9
@@ -42,7 +42,9 @@ def test_the_compiled_loop_writes_the_same(kind, layers, prime, until, **options
     for name in ("numpy", "numba"):
         with use_kernels(name):
             texts.append(list(sample(model, np.array(prime), until=ending, **options)))
-    assert texts[0] == texts[1]
+            streams = sample_streams(model, np.array(prime), count=1, until=ending, **options)
+            texts.append([symbol for symbols in streams for symbol in symbols.tolist()])
+    assert texts[0] == texts[1] == texts[2] == texts[3]
 
 
 def test_predictions_that_are_not_finite():
@@ -50,3 +52,38 @@ def test_predictions_that_are_not_finite():
     model.output.bias.array[2] = np.nan
     with use_kernels("numba"), pytest.raises(CheckpointError, match="not finite"):
         list(sample(model, np.array([1]), 5))
+
+
+@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+@pytest.mark.parametrize(
+    ("prime", "exclude", "message"),
+    [
+        ([V], None, f"symbol {V} is none of the model's {V}"),
+        ([0, -1], None, f"symbol -1 is none of the model's {V}"),
+        ([0], V, f"exclude is {V}, none of the model's {V} symbols"),
+        ([0], -1, f"exclude is -1, none of the model's {V} symbols"),
+    ],
+)
+def test_symbols_that_the_model_does_not_know(kernels, prime, exclude, message):
+    with use_kernels(kernels), pytest.raises(TinygradError, match=message):
+        sample(model_of("rnn", 1), np.array(prime), 3, exclude=exclude)
+
+
+@pytest.mark.parametrize("change", ["float16", "another forward", "step by step"])
+def test_a_model_that_the_loop_does_not_fit_writes_by_itself(change):
+    class Louder(CharLM):
+        def forward(self, symbols, state=None):
+            scores, state = super().forward(symbols, state)
+            return scores * 3, state
+
+    tg.manual_seed(0)
+    model = (Louder if change == "another forward" else CharLM)(V, "gru", 5, 7, 1)
+    model.rnn.fused = change != "step by step"
+    if change == "float16":
+        for weight in model.parameters():
+            weight.array = weight.array.astype("float16")
+    texts = []
+    for name in ("numpy", "numba"):
+        with use_kernels(name):
+            texts.append(list(sample(model, np.array([1]), 50)))
+    assert texts[0] == texts[1]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from ..engine.op import TABLE
 from ..engine.ops.loss import cross_entropy
 from ..engine.ops.shape import concatenate
@@ -111,6 +113,7 @@ class CharLM(Module):
     def loss(self, symbols: Any, targets: Any, state: Any = None) -> tuple[Tensor, Any]:
         """Mean cross-entropy in nats of `targets` (T, B), the symbols that did come next; and the state."""
         if self._is_one_op(symbols, targets):
+            symbols, targets = (x if hasattr(x, "dtype") else np.asarray(x) for x in (symbols, targets))
             return self._whole_loss(symbols, targets, state)
         logits, state = self(symbols, state)
         if not isinstance(targets, Tensor):
@@ -123,10 +126,22 @@ class CharLM(Module):
             self.rnn.dropout, self.rnn.weight_dropout, self.input_dropout.p, self.output_dropout.p
         )
         plain = not isinstance(symbols, Tensor) and not isinstance(targets, Tensor)
-        return self.rnn.fused and not dropout and plain
+        return self.is_plain() and not dropout and plain
+
+    def is_plain(self) -> bool:
+        """Whether it is what the constructor makes: a subclass may go another way forward, and any part may
+        have been replaced by another."""
+        return (
+            type(self).forward is CharLM.forward
+            and self.rnn.fused
+            and getattr(self.rnn, "nonlinearity", "tanh") == "tanh"
+            and type(self.embedding) is Embedding
+            and type(self.rnn) is KINDS[self.kind]
+            and type(self.output) is Linear
+        )
 
     def _whole_loss(self, symbols: Any, targets: Any, state: Any) -> tuple[Tensor, Any]:
-        inputs = self.inputs(state, symbols.shape[1])
+        inputs = self.inputs(state, symbols.shape[-1])
         options = {"symbols": symbols, "targets": targets, "kind": self.kind}
         loss, *ends = apply(TABLE["language_model"], tuple(inputs), options)
         return loss, tuple(ends) if self.rnn.states > 1 else ends[0]

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
 
-from ..engine.ops.fused import kernels_in_use
+from ..engine.ops.fused import is_compiled
 
 
-def fused_adam(xp: Any, w: Any) -> Callable | None:
+def fused_adam(xp: Any, w: Any, mean: Any, square: Any) -> Callable | None:
     """`update(w, g, mean, square, lr, beta1, beta2, eps, decay, decoupled, steps)`, equal to Adam._update()
     up to rounding; None where that has to do it."""
-    if (
-        xp is np
-        and w.dtype in (np.float32, np.float64)
-        and w.flags.c_contiguous
-        and kernels_in_use() == "numba"
-    ):
+    alike = w.shape == mean.shape == square.shape and w.dtype == mean.dtype == square.dtype
+    if alike and is_compiled(xp, w.dtype) and all(a.flags.carray for a in (w, mean, square)):
         return _update
     return None
 
@@ -28,25 +23,10 @@ def _update(
     w: Any, g: Any, mean: Any, square: Any, lr: float, beta1: float, beta2: float, eps: float, decay: float,
     decoupled: bool, steps: int,
 ) -> None:  # fmt: skip
+    from ..engine.ops.fused.update import adam
+
     scale = lr / (1 - beta1**steps)
     root = (1 - beta2**steps) ** 0.5
     factors = np.array((scale, root, 1 - beta1, 1 - beta2, eps, decay), w.dtype)
     flat = (array.reshape(-1) for array in (w, np.ascontiguousarray(g), mean, square))
-    _compiled()(*flat, factors, decoupled)
-
-
-@cache
-def _compiled() -> Any:
-    from ..engine.ops.fused.jit import compiled
-
-    def adam(w, g, mean, square, factors, decoupled):  # type: ignore[no-untyped-def]
-        scale, root, a, b, eps, decay = factors
-        kept = w.dtype.type(1) - decay if decoupled else w.dtype.type(1)
-        pull = w.dtype.type(0) if decoupled else decay
-        for k in range(w.size):
-            slope = g[k] + pull * w[k]
-            mean[k] += a * (slope - mean[k])
-            square[k] += b * (slope * slope - square[k])
-            w[k] = w[k] * kept - scale * mean[k] / (np.sqrt(square[k]) / root + eps)
-
-    return compiled(adam)
+    adam(*flat, factors, decoupled)

@@ -86,7 +86,7 @@ class Adam(Optimizer):
     def _update(self, xp: Any, w: Any, g: Any, state: dict[str, Any]) -> None:
         mean, square = state["mean"], state["square"]
         beta1, beta2 = self.betas
-        kernel = fused_adam(xp, w)
+        kernel = fused_adam(xp, w, mean, square)
         if kernel is not None:
             decay = self.lr * self.weight_decay if self.decoupled else self.weight_decay
             kernel(w, g, mean, square, self.lr, beta1, beta2, self.eps, decay, self.decoupled, self.steps)

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..engine.backend import NUMPY
-from ..engine.ops.fused import kernels_in_use
+from ..engine.ops.fused import is_compiled
 from ..engine.ops.language_model import Parts
 from ..engine.tensor import no_grad
-from ..errors import CheckpointError, SettingError, UsageError
+from ..errors import CheckpointError, DataError, SettingError, UsageError
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def sample(
     until        symbols that end the text: it stops after their first occurrence behind the prime
     exclude      a symbol that is never written, such as a vocabulary's unknown one
     """
-    if kernels_in_use() == "numba" and model.embedding.weight.backend is NUMPY:
+    if _fits_the_loop(model):
         check_start(model, prime, until, exclude)
         check_draws(temperature, top_k, top_p)
         return _compiled(model, prime, length, temperature, top_k, top_p, seed, until, exclude)
@@ -58,6 +57,12 @@ def sample(
         model, prime, length, 1, temperature, top_k, top_p, seed=seed, until=until, exclude=exclude
     )
     return (int(symbols[0]) for symbols in streams)
+
+
+def _fits_the_loop(model: CharLM) -> bool:
+    """Whether the compiled loop writes what the model would."""
+    kinds = {(weight.backend, weight.dtype) for weight in model.parameters()}
+    return model.is_plain() and len(kinds) == 1 and all(is_compiled(one.xp, dtype) for one, dtype in kinds)
 
 
 def _compiled(
@@ -111,6 +116,9 @@ def sample_streams(
     if count < 1:
         raise UsageError(f"the number of texts is {count}; it must be at least 1")
     check_draws(temperature, top_k, top_p)
+    if count == 1 and _fits_the_loop(model):
+        written = _compiled(model, prime, length, temperature, top_k, top_p, seed, until, exclude)
+        return (np.array([symbol]) for symbol in written)
     seeds = np.random.SeedSequence(seed)
 
     def symbols() -> Iterator[np.ndarray]:
@@ -152,6 +160,11 @@ def check_start(
         raise SettingError("until", "needs at least one symbol: a text cannot end after nothing")
     if exclude is not None and model.vocab_size == 1:
         raise CheckpointError("the model knows no symbol but the unknown one; there is nothing to write")
+    low, high = int(np.min(prime)), int(np.max(prime))
+    if low < 0 or high >= model.vocab_size:
+        raise DataError(f"symbol {low if low < 0 else high} is none of the model's {model.vocab_size}")
+    if exclude is not None and not 0 <= exclude < model.vocab_size:
+        raise SettingError("exclude", f"is {exclude}, none of the model's {model.vocab_size} symbols")
 
 
 def check_draws(temperature: float, top_k: int | None, top_p: float | None) -> None:

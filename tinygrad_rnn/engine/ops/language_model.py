@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ...errors import DataError, ShapeError
+import numpy as np
+
+from ...errors import DataError, DtypeError, ShapeError
 from ..backend import Backend
 from ..op import TENSOR_OPS, op
 from . import recurrent
 from .fused import kernels_for
 
 STATES = {"rnn": 1, "lstm": 2, "gru": 1}
+GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 
 
 class Parts(NamedTuple):
@@ -58,9 +61,8 @@ def _vjp(
     F: Any, g: Any, out: Any, *inputs: Any, needs: Any, residuals: Any, symbols: Any, targets: Any, kind: str
 ) -> tuple:
     """softmax(scores) - one_hot(targets), then back through the layers: see rnn, lstm and gru."""
-    kernels, kept = residuals
+    kernels, kept, symbols, targets = residuals
     parts = Parts.of(inputs, kind)
-    symbols, targets = _there(F.backend, symbols), _there(F.backend, targets)
     gradients = kernels.language_model_backward(F.backend.xp, g, parts, kept, symbols, targets, kind)
     return tuple(d if need else None for d, need in zip(gradients, needs, strict=True))
 
@@ -81,20 +83,52 @@ def language_model(
     """Mean cross-entropy in nats of `targets` after `symbols`, both integer arrays (T, B), and the states
     after the last step, (L, B, H) each. See Parts for the inputs, in their order."""
     parts = Parts.of(inputs, kind)
-    V = len(parts.embedding)
     if symbols.ndim != 2 or symbols.shape != targets.shape or 0 in symbols.shape:
         raise ShapeError(
             f"language_model: symbols and targets must be (T, B) with at least one of each, not "
             f"{symbols.shape} and {targets.shape}"
         )
-    for what, array in [("symbol", symbols), ("target", targets)]:
-        low, high = int(array.min().item()), int(array.max().item())
-        if low < 0 or high >= V:
-            raise DataError(f"language_model: {what} {low if low < 0 else high} is outside the {V} symbols")
+    _check_shapes(parts, symbols.shape[1], kind)
+    symbols, targets = (
+        _own(backend, what, array, len(parts.embedding))
+        for what, array in [("symbol", symbols), ("target", targets)]
+    )
     kernels = kernels_for(backend.xp, parts.embedding.dtype)
-    symbols, targets = _there(backend, symbols), _there(backend, targets)
     outputs, kept = kernels.language_model_forward(backend.xp, parts, symbols, targets, kind, keep)
-    return outputs, (kernels, kept)
+    return outputs, (kernels, kept, symbols, targets)
+
+
+def _check_shapes(parts: Parts, batch: int, kind: str) -> None:
+    (V, D), H, rows = parts.embedding.shape, parts.weight.shape[-1], GATES[kind] * parts.weight.shape[-1]
+
+    def check(what: str, array: Any, *shape: int) -> None:
+        if array.shape != shape:
+            raise ShapeError(
+                f"language_model: {what} has shape {array.shape}; an embedding of {parts.embedding.shape}, "
+                f"hidden size {H} and batch {batch} need {shape}"
+            )
+
+    check("weight", parts.weight, V, H)
+    check("bias", parts.bias, V)
+    for state in parts.states:
+        check("a state", state, len(parts.layers), batch, H)
+    for w_ih, w_hh, b_ih, b_hh in parts.layers:
+        check("a weight_ih", w_ih, rows, D)
+        check("a weight_hh", w_hh, rows, H)
+        check("a bias_ih", b_ih, rows)
+        check("a bias_hh", b_hh, rows)
+        D = H  # of the layers above
+
+
+def _own(backend: Backend, what: str, given: Any, V: int) -> Any:
+    """A copy: kernels go by these without another look, and the caller may change what was given."""
+    if given.dtype.kind not in "iu":
+        raise DtypeError(f"language_model: {what}s must be integers, not {given.dtype}")
+    symbols = _there(backend, given).astype(np.intp)
+    if symbols.view(np.uintp).max().item() >= V:  # so seen a negative one is huge
+        low, high = symbols.min().item(), symbols.max().item()
+        raise DataError(f"language_model: {what} {low if low < 0 else high} is outside the {V} symbols")
+    return symbols
 
 
 def _there(backend: Backend, symbols: Any) -> Any:

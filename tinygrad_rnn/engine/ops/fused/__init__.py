@@ -21,22 +21,23 @@ NAMES = ("numpy", "numba")
 VARIABLE = "TINYGRAD_RNN_KERNELS"  # of the environment: a choice for programs that make none
 
 
+OLDEST = (0, 68)  # version of Numba
+INSTALL = "pip install 'tinygrad-rnn[fast]'"
+
+
 class _Chosen:
     name: str | None = None
 
 
 class use_kernels:  # noqa: N801 - used like a function
     """Compute sequences on the processor by these kernels, from here on or for a `with` block: "numpy",
-    "numba", or None for Numba's where it is installed.
+    "numba", or None for what TINYGRAD_RNN_KERNELS says, and else Numba's where it is installed.
 
     Raises BackendError for another name, or where they are missing.
     """
 
     def __init__(self, name: str | None) -> None:
-        if name not in (*NAMES, None):
-            raise BackendError(f"no kernels are called {name!r}; there are {', '.join(NAMES)}")
-        if name == "numba" and (lacking := _lacking()):
-            raise BackendError(f"the numba kernels need {lacking}")
+        _checked(name)
         self._before, self._name = _Chosen.name, name
         _Chosen.name = name
 
@@ -49,37 +50,61 @@ class use_kernels:  # noqa: N801 - used like a function
 
 def kernels_in_use() -> str:
     """The name of the kernels that sequences on the processor are computed by."""
-    name = _Chosen.name or os.environ.get(VARIABLE)
-    if name in NAMES:
-        return name
-    return "numpy" if _lacking() else "numba"
+    return _checked(_Chosen.name) or ("numpy" if _lacking() else "numba")
 
 
-def must_compile() -> bool:
-    """Whether the kernels in use have yet to be compiled, for this machine and version: some 20 seconds."""
+def _checked(name: str | None) -> str | None:
+    """The name, or the one in the environment."""
+    where = ""
+    if name is None:
+        name, where = os.environ.get(VARIABLE) or None, f"{VARIABLE}: "
+    if name not in (*NAMES, None):
+        raise BackendError(f"{where}no kernels are called {name!r}; there are {', '.join(NAMES)}")
+    if name == "numba" and (lacking := _lacking()):
+        raise BackendError(f"{where}the numba kernels need {lacking}")
+    return name
+
+
+def must_compile(*functions: str) -> bool:
+    """Whether one of these, such as "lstm_backward" of compiled.py, has yet to be compiled, for this machine
+    and version. All of them take some 20 seconds."""
     if kernels_in_use() != "numba":
         return False
     from .jit import cache_folder
 
-    return not cache_folder().exists()
+    return not all(any(cache_folder().rglob(f"*._{name}-*.nbc")) for name in functions)
 
 
 def kernels_for(xp: Any, dtype: Any) -> ModuleType:
     """The module of kernels for arrays of this library and dtype."""
     from . import sequence
 
-    if xp is np and dtype.char in "fd" and kernels_in_use() == "numba":
+    if is_compiled(xp, dtype):
         from . import compiled
 
         return compiled
     return sequence
 
 
+def is_compiled(xp: Any, dtype: Any) -> bool:
+    """Whether compiled kernels compute on arrays of this library and dtype."""
+    return xp is np and dtype.char in "fd" and dtype.isnative and kernels_in_use() == "numba"
+
+
 @functools.cache
 def _lacking() -> str | None:
     """What the numba kernels would need."""
     if find_spec("numba") is None:
-        return "Numba: pip install 'tinygrad-rnn[fast]'"
+        return f"Numba: {INSTALL}"
+    try:
+        import numba
+    except Exception as error:  # it refuses a NumPy newer than itself
+        return f"a Numba that can be imported, which this one cannot: {' '.join(str(error).split())}"
+    if numba.version_info[:2] < OLDEST:
+        return f"Numba {'.'.join(map(str, OLDEST))} or newer, not {numba.__version__}: {INSTALL}"
+    config: Any = numba.config
+    if config.DISABLE_JIT:
+        return "Numba's compiler, which NUMBA_DISABLE_JIT switches off"
     if routines() is None:
         return "a BLAS library with cblas functions, which this NumPy has not (Accelerate?)"
     return None

@@ -716,7 +716,9 @@ def language_model_forward(xp: Any, parts: Any, symbols: Any, targets: Any, kind
     differences = np.empty((len(top), V * columns), x.dtype)
     losses = np.empty((len(top), columns), x.dtype)
     goals = np.ascontiguousarray(targets, np.intp).reshape(len(top), columns)
-    _cross_entropy(blas_of(x.dtype), top, line(parts.weight), parts.bias, goals, differences, losses, columns)
+    _cross_entropy(
+        blas_of(x.dtype), top, line(parts.weight), line(parts.bias), goals, differences, losses, columns
+    )
     loss = np.asarray(losses.mean(), x.dtype)
     states = (np.stack([seen(end[i], batch) for end in ends]) for i in range(len(parts.states)))
     return (loss, *states), ((places, folded, kept, top, differences) if keep else None)

@@ -7,7 +7,9 @@ the versions of what compiled them. So an upgrade of any of them finds an empty 
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import numba
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
+from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
 from ...blas import routines
@@ -34,7 +37,8 @@ def cache_folder() -> Path:
     content = hashlib.sha256()
     for file in sorted(Path(__file__).parent.glob("*.py")):
         content.update(file.read_bytes())
-    versions = (numba.__version__, llvmlite.__version__, np.__version__, INTEGER.width)
+    python = sys.implementation.cache_tag
+    versions = (python, numba.__version__, llvmlite.__version__, np.__version__, INTEGER.width)
     content.update(repr(versions).encode())
     home = Path(CONFIG.CACHE_DIR) if CONFIG.CACHE_DIR else user_cache_path("tinygrad_rnn", appauthor=False)
     return home / "compiled" / content.hexdigest()[:16]
@@ -43,15 +47,37 @@ def cache_folder() -> Path:
 def compiled(function: Callable) -> Any:
     """The function compiled when it is first called, and from then on loaded from the cache."""
     # "contract" fuses a product and a sum; nothing else of IEEE arithmetic is given up. See compiled.py.
-    made = numba.njit(function, nogil=True, fastmath={"contract"}, error_model="numpy")
+    made: Any = numba.njit(function, nogil=True, fastmath={"contract"}, error_model="numpy")
     before, CONFIG.CACHE_DIR = CONFIG.CACHE_DIR, str(_folder)
     try:
-        made.enable_caching()
-    except RuntimeError:  # no folder can be written to: it will be compiled each time
+        cache = _Cache(function)
+        # Where it cannot be written to Numba takes a folder whose name says nothing of what is inside. Then
+        # the function is rather compiled each time.
+        if Path(cache.cache_path).is_relative_to(_folder):
+            made._cache = cache
+    except RuntimeError:  # no folder can be written to
         pass
     finally:
         CONFIG.CACHE_DIR = before
     return made
+
+
+class _Cache(FunctionCache):
+    """Numba's, but never in the way: what cannot be read is compiled anew, what cannot be written is not."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            found = super().load_overload(sig, target_context)
+        except Exception:  # a damaged file fails in any way
+            found = None
+            with suppress(Exception):
+                self.flush()
+        # Two processes that compile at once may have given two signatures the same file.
+        return found if found is None or tuple(found.signature.args) == tuple(sig) else None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(OSError):  # a full disk
+            super().save_overload(sig, data)
 
 
 _folder = cache_folder()

@@ -149,7 +149,7 @@ class Writer:
             np.array([line(layer[1]) for layer in parts.layers]),
             np.array([layer[3] for layer in parts.layers]),
             line(parts.weight),
-            parts.bias,
+            line(parts.bias),
         )
         h, c = (parts.states[i % len(parts.states)][:, 0].copy() for i in range(2))
         self._states, self._latest = (h, c), latest
