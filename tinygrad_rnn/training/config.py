@@ -25,7 +25,7 @@ ON_NAN = ("stop", "skip", "rewind")
 FORMAT = 1  # of the file of settings
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # Tiny Shakespeare, last tenth held out: 1.438 nats, read as one stream 1.433. See README, "How good is it?".
+    # Tiny Shakespeare, last tenth held out: 1.438 nats, 1.433 as one stream. See README, "How good is it?".
     "shakespeare": {
         "kind": "lstm",
         "layers": 2,
