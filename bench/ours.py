@@ -7,7 +7,7 @@ import numpy as np
 from tinygrad_rnn.training.allocator import keep_freed_memory
 from tinygrad_rnn.training.bench import Work, write
 from tinygrad_rnn.training.fingerprint import blas_library
-from tinygrad_rnn.training.threads import limited_threads
+from tinygrad_rnn.training.threads import limited_threads, with_threads
 
 keep_freed_memory()  # as the command does
 
@@ -16,7 +16,7 @@ class Training:
     def __init__(self, work: Work, start: dict[str, np.ndarray], threads: int | None) -> None:
         self._trainer = work.trainer()
         self._trainer.model.load_state_dict({n: a for n, a in start.items() if "." in n})
-        self._limit = limited_threads(work.config)
+        self._limit = limited_threads(with_threads(work.config))
         self._limit.__enter__()
         self.threads = blas_library().get("num_threads")
 

@@ -139,6 +139,7 @@ def train(
     from tinygrad_rnn.errors import DataError, UsageError
     from tinygrad_rnn.training import RunFolder
     from tinygrad_rnn.training.origin import corpus_of, noted
+    from tinygrad_rnn.training.threads import with_threads
 
     given = {name: value for name, value in settings.items() if value is not None}
     if corpus:
@@ -190,6 +191,7 @@ def train(
     if dry_run:
         _print_plan(wanted, text, json)
         return
+    wanted = with_threads(wanted)
     trainer, display = _trainer(wanted, text, json, quiet)
     with (
         RunFolder.create(run, wanted) if run is not None else RunFolder.create_new(RUNS, text.name, wanted)

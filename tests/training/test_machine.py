@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from tinygrad_rnn.training import TrainConfig, machine
+from tinygrad_rnn.training import TrainConfig, machine, threads
 from tinygrad_rnn.training.allocator import keep_freed_memory
-from tinygrad_rnn.training.threads import limited_threads
+from tinygrad_rnn.training.threads import limited_threads, with_threads
 
 
 def blas_threads():
@@ -27,6 +27,37 @@ def test_small_networks_use_one_thread_unless_told_otherwise(settings, expected)
         with limited_threads(TrainConfig(corpus="harbour", **settings)):
             assert blas_threads() == [expected] * len(before)
         assert blas_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "faster", "expected"),
+    [
+        ({}, True, 2),
+        ({}, False, 1),
+        ({"hidden_size": 64}, True, 1),
+        ({"threads": 3}, True, 3),
+        ({"threads": 1}, True, 1),
+    ],
+)
+def test_a_run_begins_with_a_trial_of_threads(monkeypatch, settings, faster, expected):
+    monkeypatch.setattr(threads, "usable_cores", lambda: 2)
+    monkeypatch.setattr(threads, "blas_library", lambda: {"num_threads": 8})
+    monkeypatch.setattr(threads, "_faster", lambda config, several: faster and several == 2)
+    assert with_threads(TrainConfig(corpus="harbour", **settings)).threads == expected
+
+
+def test_a_limit_on_the_library_is_a_limit_on_the_trial(monkeypatch):
+    monkeypatch.setattr(threads, "usable_cores", lambda: 2)
+    monkeypatch.setattr(threads, "_faster", lambda config, several: True)
+    with threadpool_limits(1, user_api="blas"):
+        assert with_threads(TrainConfig(corpus="harbour", hidden_size=512)).threads == 1
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+def test_the_trial_leaves_the_threads_as_they_were(kind):
+    before = blas_threads()
+    assert with_threads(TrainConfig(corpus="harbour", kind=kind)).threads in (1, max(before))
+    assert blas_threads() == before
 
 
 def test_memory_is_kept_where_the_c_library_can():

@@ -151,7 +151,7 @@ class TrainConfig:
         TRAINING,
         "Threads of the matrix products.",
         None,
-        unset="1, all cores from 256 units a layer on",
+        unset="1 or all cores, which is tried when a run begins",
         changeable=True,
     )
     on_nan: str = _setting(
