@@ -125,8 +125,8 @@ def _own(backend: Backend, what: str, given: Any, V: int) -> Any:
     if given.dtype.kind not in "iu":
         raise DtypeError(f"language_model: {what}s must be integers, not {given.dtype}")
     symbols = _there(backend, given).astype(np.intp)
-    if symbols.view(np.uintp).max().item() >= V:  # so seen a negative one is huge
-        low, high = symbols.min().item(), symbols.max().item()
+    low, high = symbols.min().item(), symbols.max().item()
+    if low < 0 or high >= V:
         raise DataError(f"language_model: {what} {low if low < 0 else high} is outside the {V} symbols")
     return symbols
 
