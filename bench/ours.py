@@ -16,9 +16,10 @@ class Training:
     def __init__(self, work: Work, start: dict[str, np.ndarray], threads: int | None) -> None:
         self._trainer = work.trainer()
         self._trainer.model.load_state_dict({n: a for n, a in start.items() if "." in n})
-        self._limit = limited_threads(with_threads(work.config))
+        config = with_threads(work.config)
+        self._limit = limited_threads(config)
         self._limit.__enter__()
-        self.threads = blas_library().get("num_threads")
+        self.threads = config.threads
 
     def __del__(self) -> None:
         self._limit.__exit__(None, None, None)
@@ -35,7 +36,7 @@ class Training:
 class Sampling:
     def __init__(self, work: Work, start: dict[str, np.ndarray], threads: int | None) -> None:
         self._model = work.trainer().model
-        self.threads = blas_library().get("num_threads")
+        self.threads = 1
 
     def __call__(self, length: int) -> None:
         write(self._model, length)

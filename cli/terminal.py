@@ -43,7 +43,7 @@ def say_if_compiling(*functions: str) -> None:
 
     if must_compile(*functions):
         print(
-            "compiling the kernels for this machine, which takes some 20 seconds and is done once",
+            "compiling the kernels for this machine, which takes some 10 seconds and is done once",
             file=unfailing(sys.stderr),
         )
 

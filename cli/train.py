@@ -164,6 +164,8 @@ def train(
                     raise
                 where = f"trnn train NEWPATH --resume {resume}"
                 raise DataError(f"{error}; if the text is elsewhere now: {where}") from None
+            if not quiet:
+                _say_if_compiling(changed)
             trainer, display = _trainer(changed, text, json, quiet)
             trainer.resume(folder, checkpoint, force, require_exact)
             done = _nothing_left(trainer)
@@ -191,6 +193,8 @@ def train(
     if dry_run:
         _print_plan(wanted, text, json)
         return
+    if not quiet:
+        _say_if_compiling(wanted)  # which the trial of threads does first
     wanted = with_threads(wanted)
     trainer, display = _trainer(wanted, text, json, quiet)
     with (
@@ -245,19 +249,23 @@ def _run_and_checkpoint(named: Path) -> tuple[Path, Path | None]:
     return (path.parent if path.name == "checkpoints" and _is_run(path.parent) else path), None
 
 
+def _say_if_compiling(config: TrainConfig) -> None:
+    from tinygrad_rnn.engine.ops.fused import use_kernels
+
+    if config.backend == "numpy":
+        with use_kernels(config.kernels):
+            say_if_compiling(f"{config.kind}_backward", "cross_entropy_backward")
+
+
 def _trainer(
     config: TrainConfig, text: Corpus, json: bool, quiet: bool
 ) -> tuple[Trainer, Display | JsonLines | Silence]:
-    from tinygrad_rnn.engine.ops.fused import use_kernels
     from tinygrad_rnn.training import Trainer
     from tinygrad_rnn.training.allocator import keep_freed_memory
 
     from .display import Display, JsonLines, Silence
 
     keep_freed_memory()
-    if not quiet and config.backend == "numpy":
-        with use_kernels(config.kernels):
-            say_if_compiling(f"{config.kind}_backward", "cross_entropy_backward")
     display = Silence() if quiet else JsonLines() if json else Display(config)
     return Trainer(config, text, display), display
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
+from tinygrad_rnn.engine.ops.fused.shards import use_shards
 from tinygrad_rnn.errors import BackendError
 from tinygrad_rnn.training.fingerprint import blas_library, differences, fingerprint
 
@@ -21,39 +22,38 @@ TEXTS = st.dictionaries(st.text(), st.text())
 
 
 def test_it_is_texts_in_the_order_of_their_names_and_the_same_each_time():
-    found = fingerprint("numpy", 1)
+    found = fingerprint("numpy")
     assert list(found) == sorted(found)
     assert all(type(value) is str and value for value in found.values())
     assert found["numpy"] == np.__version__
-    assert fingerprint("numpy", 1) == found
+    assert fingerprint("numpy") == found
     assert differences(found, found) == []
 
 
 def test_another_process_finds_the_same():
-    code = "from tinygrad_rnn.training.fingerprint import fingerprint; print(fingerprint('numpy', 1))"
+    code = "from tinygrad_rnn.training.fingerprint import fingerprint; print(fingerprint('numpy'))"
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
-    assert there.stdout == f"{fingerprint('numpy', 1)}\n"
+    assert there.stdout == f"{fingerprint('numpy')}\n"
 
 
-def test_threads_are_those_asked_for_or_those_in_force():
+def test_threads_and_shards_are_those_in_force():
     if not blas_library():
         pytest.skip("threadpoolctl finds no BLAS here")
-    with threadpool_limits(2, user_api="blas"):
-        assert fingerprint("numpy", None)["blas threads"] == "2"
-        assert fingerprint("numpy", 1)["blas threads"] == "1"
-        assert fingerprint("numpy", None)["blas threads"] == "2"
-        two = fingerprint("numpy", None)
-    assert differences(two, fingerprint("numpy", 1)) == ["blas threads 2 -> 1"]
+    found = []
+    for number in (1, 2):
+        with threadpool_limits(number, user_api="blas"), use_shards(3 - number):
+            found.append(fingerprint("numpy"))
+    assert differences(*found) == ["blas threads 1 -> 2", "shards 2 -> 1"]
 
 
 def test_a_backend_that_is_not_there():
     with pytest.raises(BackendError, match="abacus"):
-        fingerprint("abacus", 1)
+        fingerprint("abacus")
 
 
 @pytest.mark.gpu
 def test_a_gpu_is_named_with_its_driver():
-    found = fingerprint("cupy", 1)
+    found = fingerprint("cupy")
     assert found["backend"].startswith("cupy ")
     assert "driver" in found["backend"] and found["kernels"] == "cupy"
 
@@ -73,5 +73,5 @@ def test_a_difference_reads_like_a_change():
 
 @given(JSON)
 def test_what_a_file_may_hold_is_never_exact_and_never_a_crash(record):
-    found = differences(record, fingerprint("numpy", 1))
+    found = differences(record, fingerprint("numpy"))
     assert found and all(len(phrase) < 1000 for phrase in found)

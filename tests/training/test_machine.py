@@ -2,14 +2,19 @@
 
 import os
 import platform
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from tinygrad_rnn.engine.ops.fused.shards import shards_in_use
 from tinygrad_rnn.training import TrainConfig, machine, threads
 from tinygrad_rnn.training.allocator import keep_freed_memory
+from tinygrad_rnn.training.machine import usable_cores
 from tinygrad_rnn.training.threads import limited_threads, with_threads
+
+needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="needs Numba")
 
 
 def blas_threads():
@@ -21,12 +26,17 @@ def blas_threads():
     ("settings", "expected"),
     [({}, 1), ({"hidden_size": 256}, 2), ({"threads": 2}, 2), ({"hidden_size": 512, "threads": 1}, 1)],
 )
-def test_small_networks_use_one_thread_unless_told_otherwise(settings, expected):
+def test_small_networks_use_one_thread_unless_told_otherwise(monkeypatch, settings, expected):
+    monkeypatch.setattr(threads, "usable_cores", lambda: 2)
     with threadpool_limits(2, user_api="blas"):
         before = blas_threads()
-        with limited_threads(TrainConfig(corpus="harbour", **settings)):
-            assert blas_threads() == [expected] * len(before)
+        with limited_threads(TrainConfig(corpus="harbour", kernels="numpy", **settings)):
+            assert blas_threads() == [expected] * len(before) and shards_in_use() == 1
         assert blas_threads() == before
+        if find_spec("numba"):
+            with limited_threads(TrainConfig(corpus="harbour", kernels="numba", **settings)):
+                assert blas_threads() == [1] * len(before) and shards_in_use() == expected
+            assert blas_threads() == before and shards_in_use() == 1
 
 
 @pytest.mark.parametrize(
@@ -53,11 +63,13 @@ def test_a_limit_on_the_library_is_a_limit_on_the_trial(monkeypatch):
         assert with_threads(TrainConfig(corpus="harbour", hidden_size=512)).threads == 1
 
 
+@pytest.mark.parametrize("kernels", ["numpy", pytest.param("numba", marks=needs_numba)])
 @pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
-def test_the_trial_leaves_the_threads_as_they_were(kind):
+def test_the_trial_leaves_the_threads_as_they_were(kind, kernels):
     before = blas_threads()
-    assert with_threads(TrainConfig(corpus="harbour", kind=kind)).threads in (1, max(before))
-    assert blas_threads() == before
+    found = with_threads(TrainConfig(corpus="harbour", kind=kind, kernels=kernels, batch_size=14))
+    assert found.threads in (1, usable_cores())
+    assert blas_threads() == before and shards_in_use() == 1
 
 
 def test_memory_is_kept_where_the_c_library_can():

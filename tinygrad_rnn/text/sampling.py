@@ -6,8 +6,7 @@ The likeliest text as a whole is searched for in beam.py.
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 ENDED = -1  # in the place of a symbol: this stream has written its last
 NOT_FINITE = "the model's predictions are not finite; its weights are of no use"
-_PIECE = 256  # symbols of a prime read at once, or written in one call
+_PIECE = 256  # symbols of a prime read at once
 
 
 def sample(
@@ -49,49 +48,10 @@ def sample(
     until        symbols that end the text: it stops after their first occurrence behind the prime
     exclude      a symbol that is never written, such as a vocabulary's unknown one
     """
-    if _fits_the_loop(model):
-        check_start(model, prime, until, exclude)
-        check_draws(temperature, top_k, top_p)
-        return _compiled(model, prime, length, temperature, top_k, top_p, seed, until, exclude)
     streams = sample_streams(
         model, prime, length, 1, temperature, top_k, top_p, seed=seed, until=until, exclude=exclude
     )
     return (int(symbols[0]) for symbols in streams)
-
-
-def _fits_the_loop(model: CharLM) -> bool:
-    """Whether the compiled loop writes what the model would."""
-    kinds = {(weight.backend, weight.dtype) for weight in model.parameters()}
-    return model.is_plain() and len(kinds) == 1 and all(is_compiled(one.xp, dtype) for one, dtype in kinds)
-
-
-def _compiled(
-    model: CharLM, prime: np.ndarray, length: int, temperature: float, top_k: int | None, top_p: float | None,
-    seed: int | None, until: np.ndarray | None, exclude: int | None,
-) -> Iterator[int]:  # fmt: skip
-    """sample() by the loop of fused/writing.py: a few symbols at first, then more and more in a piece."""
-    draws = np.random.default_rng(np.random.SeedSequence(seed))
-    from ..engine.ops.fused.writing import Writer
-
-    with no_grad():
-        inputs = model.inputs(read(model, prime[:-1]), 1)
-    parts = Parts.of([tensor.array for tensor in inputs], model.kind)
-    writer = Writer(model.kind, parts, int(prime[-1]))
-    tail: deque[int] = deque(maxlen=None if until is None else len(until))
-    ending = None if until is None else [int(symbol) for symbol in until]
-    left, piece = length, 1
-    while left > 0:
-        piece = min(2 * piece, _PIECE, left)
-        written = writer.write(draws.random(piece), temperature, top_k, top_p, exclude)
-        if written is None:
-            raise CheckpointError(NOT_FINITE)
-        for symbol in written.tolist():
-            yield symbol
-            if ending is not None:
-                tail.append(symbol)
-                if list(tail) == ending:
-                    return
-        left -= piece
 
 
 def sample_streams(
@@ -109,45 +69,84 @@ def sample_streams(
     """`count` texts at once, as sample() writes them: at each step an array of `count` symbols.
 
     A text that `until` has ended has ENDED in its place. Each draws by a generator of its own, so that a text
-    does not depend on how many there are (but for the last bits of matrix products of another size), and the
+    does not depend on how many there are (but for the last bits of NumPy's products of another size), and the
     first is that of sample().
     """
     check_start(model, prime, until, exclude)
     if count < 1:
         raise UsageError(f"the number of texts is {count}; it must be at least 1")
     check_draws(temperature, top_k, top_p)
-    if count == 1 and _fits_the_loop(model):
-        written = _compiled(model, prime, length, temperature, top_k, top_p, seed, until, exclude)
-        return (np.array([symbol]) for symbol in written)
     seeds = np.random.SeedSequence(seed)
 
     def symbols() -> Iterator[np.ndarray]:
         generators = [np.random.default_rng(stream) for stream in (seeds, *seeds.spawn(count - 1))]
-        state = repeated(read(model, prime[:-1]), np.zeros(count, np.intp))
-        latest = np.repeat(np.asarray(prime[-1:], np.intp), count)
+        writer = _writer(model, prime, count)
         writing = np.arange(count)
         tails = np.full((count, 0 if until is None else len(until)), ENDED)
-        for _ in range(length):
-            with evaluating(model):  # not around the yield: the caller's world is its own in between
-                logits, state = model(latest[None], state)
-            scores = log_odds(logits.numpy()[-1], exclude)
-            latest = choose(scores, generators, temperature, top_k, top_p)
-            if until is None:
-                yield latest
-                continue
-            everyone = np.full(count, ENDED)
-            everyone[writing] = latest
-            yield everyone
-            tails = np.column_stack((tails[:, 1:], latest))
-            going = np.flatnonzero((tails != until).any(axis=1))
-            if len(going) == 0:
-                return
-            if len(going) < len(writing):
-                writing, latest, tails = writing[going], latest[going], tails[going]
-                generators = [generators[stream] for stream in going]
-                state = repeated(state, going)
+        left, piece = length, 1
+        while left > 0 and len(writing):
+            piece = min(2 * piece, writer.piece, left)
+            points = np.column_stack([generator.random(piece) for generator in generators])
+            written = writer.write(points, temperature, top_k, top_p, exclude)
+            if written is None:
+                raise CheckpointError(NOT_FINITE)
+            going = np.full(len(writing), True)
+            for latest in written:
+                everyone = np.full(count, ENDED)
+                everyone[writing[going]] = latest[going]
+                yield everyone
+                if until is not None:
+                    tails = np.column_stack((tails[:, 1:], latest))
+                    going &= (tails != until).any(axis=1)
+                    if not going.any():
+                        return
+            if not going.all():
+                writer.keep(np.flatnonzero(going))
+                writing, tails = writing[going], tails[going]
+                generators = [generators[stream] for stream in np.flatnonzero(going)]
+            left -= piece
 
     return symbols()
+
+
+def _writer(model: CharLM, prime: np.ndarray, count: int) -> Any:
+    """What writes `count` texts that continue the prime: a compiled loop, if that writes what the model would,
+    or the model step by step."""
+    kinds = {(weight.backend, weight.dtype) for weight in model.parameters()}
+    if not (model.is_plain() and len(kinds) == 1 and all(is_compiled(one.xp, dtype) for one, dtype in kinds)):
+        return _ByTheModel(model, prime, count)
+    from ..engine.ops.fused.writing import Writer
+
+    with no_grad():
+        inputs = model.inputs(repeated(read(model, prime[:-1]), np.zeros(count, np.intp)), count)
+    parts = Parts.of([tensor.array for tensor in inputs], model.kind)
+    return Writer(model.kind, parts, np.repeat(prime[-1:], count))
+
+
+class _ByTheModel:
+    """Writes texts as Writer does, by calling the model for each symbol."""
+
+    piece = 1
+
+    def __init__(self, model: CharLM, prime: np.ndarray, count: int) -> None:
+        self._model = model
+        self._state = repeated(read(model, prime[:-1]), np.zeros(count, np.intp))
+        self._latest = np.repeat(np.asarray(prime[-1:], np.intp), count)
+
+    def write(
+        self, points: np.ndarray, temperature: float, top_k: int | None, top_p: float | None,
+        exclude: int | None,
+    ) -> np.ndarray:  # fmt: skip
+        """A symbol of each text, by its draw from 0 to 1 in `points` (1, B)."""
+        with evaluating(self._model):
+            logits, self._state = self._model(self._latest[None], self._state)
+        scores = log_odds(logits.numpy()[-1], exclude)
+        self._latest = choose(scores, points[0], temperature, top_k, top_p)
+        return self._latest[None]
+
+    def keep(self, texts: np.ndarray) -> None:
+        """Go on with these texts only, given by their places."""
+        self._latest, self._state = self._latest[texts], repeated(self._state, texts)
 
 
 def check_start(
@@ -208,14 +207,14 @@ def log_odds(logits: np.ndarray, exclude: int | None = None) -> np.ndarray:
 
 def choose(
     scores: np.ndarray,
-    draws: Sequence[np.random.Generator],
+    points: np.ndarray,
     temperature: float,
     top_k: int | None = None,
     top_p: float | None = None,
 ) -> np.ndarray:
     """For each row of log_odds (N, V) a symbol drawn from softmax(scores / temperature), filtered.
 
-    draws: a generator for each row."""
+    points: for each row a draw from 0 to 1."""
     if temperature == 0:
         return scores.argmax(axis=1)
     with np.errstate(all="ignore"):  # a tiny temperature takes the others to -inf, and exp to 0
@@ -223,8 +222,7 @@ def choose(
     if top_k is not None or top_p is not None:
         weights = likeliest(weights, top_k, top_p)
     cumulative = weights.cumsum(axis=1)
-    points = np.array([generator.random() for generator in draws]) * cumulative[:, -1]
-    return (cumulative <= points[:, None]).sum(axis=1)
+    return (cumulative <= (points * cumulative[:, -1])[:, None]).sum(axis=1)
 
 
 def likeliest(weights: np.ndarray, top_k: int | None, top_p: float | None) -> np.ndarray:

@@ -21,7 +21,7 @@ from .config import TrainConfig
 from .doctor import matrix_rate
 from .estimate import Estimate
 from .machine import usable_cores
-from .threads import limited_threads
+from .threads import limited_threads, with_threads
 from .trainer import Trainer
 
 WINDOWS = 8
@@ -119,7 +119,7 @@ WORKS = {
 class Measured:
     """What one thing costs: `seconds`, the median, for so many `symbols`.
 
-    threads: of the matrix products; None where they cannot be held. rate: the limit(), measured right after
+    threads: that it was computed with; None: not known. rate: the limit(), measured right after
     it; share: of that rate, what was reached. None for sampling.
     """
 
@@ -138,15 +138,15 @@ def measure() -> Iterator[Measured]:
             trainer = work.trainer()
         except UsageError:  # it would not
             continue
-        with limited_threads(work.config):
+        config = with_threads(work.config)
+        with limited_threads(config):
             seconds = median(times(trainer.train_step, SECONDS))
-            threads = blas_library().get("num_threads")
         rate = limit()
         yield Measured(
             name=f"{name}: step of {work}",
             seconds=seconds,
             symbols=work.batch_size * work.seq_length,
-            threads=threads,
+            threads=config.threads,
             rate=rate,
             share=work.flop / seconds / rate / 1e9,
         )
@@ -156,7 +156,7 @@ def measure() -> Iterator[Measured]:
         name=f"sampling: {model.kind.upper()} {model.rnn.num_layers}x{model.rnn.hidden_size}, one stream",
         seconds=seconds,
         symbols=PIECE,
-        threads=blas_library().get("num_threads"),
+        threads=1,
     )
 
 

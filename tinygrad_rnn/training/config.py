@@ -149,7 +149,7 @@ class TrainConfig:
     )
     threads: int | None = _setting(
         TRAINING,
-        "Threads of the matrix products.",
+        "Threads that sequences are computed with.",
         None,
         unset="1 or all cores, which is tried when a run begins",
         changeable=True,

@@ -17,20 +17,18 @@ from .. import __version__
 from ..engine.backend import Backend, get_backend
 from ..engine.blas import blas_library
 from ..engine.ops.fused import kernels_in_use
+from ..engine.ops.fused.shards import shards_in_use
 
 SHOWN = 200  # characters of a foreign value
 
 
-def fingerprint(backend: str, threads: int | None) -> dict[str, str]:
+def fingerprint(backend: str) -> dict[str, str]:
     """What decides the bits of a training's numbers besides its settings and its text: sorted names -> texts.
 
-    threads: as many as the training gives to its matrix products; None: those in force now.
+    Kernels, threads and shards are those in force now.
     Raises BackendError if the backend's library or device is missing.
     """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    with threadpool_limits(limits=threads, user_api="blas"):
-        blas = blas_library()
+    blas = blas_library()
     simd = np.show_config(mode="dicts").get("SIMD Extensions", {})
     found = {
         "tinygrad_rnn": __version__,
@@ -41,7 +39,7 @@ def fingerprint(backend: str, threads: int | None) -> dict[str, str]:
         "blas threads": str(blas.get("num_threads", "not known")),
         "backend": _backend(get_backend(backend)),
         "kernels": _kernels(backend),
-        "shards": "1",
+        "shards": str(shards_in_use()),
         "processor": platform.machine(),
         "processor features": " ".join([*simd.get("baseline", ()), *simd.get("found", ())]),
         # math.cos and its like are the C library's.

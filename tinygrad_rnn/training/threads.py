@@ -1,9 +1,10 @@
-"""How many threads the matrix products of a training run use.
+"""How many threads a training run computes with.
 
-The products of a small network are so short that two threads gain nothing even on an idle machine. Those of
-a larger one gain, but lose much on a busy machine: a thread whose partner another program has pushed aside
-waits for it thousands of times a second. So a run that leaves the choice open begins with a trial, and writes
-down what came of it: its numbers, which depend on it in their last bits, do not change when it goes on later.
+The compiled kernels cut the batch into as many shards as there are threads. NumPy's leave the threads to the
+BLAS library, within each product. Neither pays for the smallest networks, and on a busy machine, where another
+program pushes a thread aside, several may even lose. So a run that leaves the choice open begins with a trial,
+and writes down what came of it: its numbers, which depend on it in their last bits, do not change when it goes
+on later.
 """
 
 from __future__ import annotations
@@ -17,53 +18,78 @@ from statistics import median
 import numpy as np
 
 from ..engine.blas import blas_library
+from ..engine.ops.fused import is_compiled, kernels_for, use_kernels
+from ..engine.ops.fused.shards import use_shards
 from .config import TrainConfig
 from .estimate import GATES
 from .machine import usable_cores
 
 UNITS_WORTH_A_TRIAL, UNITS_WORTH_SHARING = 96, 256
-ROUNDS, PRODUCTS = 9, 50
+ROUNDS, STEPS, LONGEST = 9, 10, 0.2  # trials, time steps in each, and seconds that a round may take
 LARGEST_TRIAL = 1024  # units and streams: what is larger gains no less
 GAIN = 0.9  # of the time of one thread, that several may take at most
 
 
 @contextmanager
 def limited_threads(config: TrainConfig) -> Iterator[None]:
-    """In this block the BLAS library uses as many threads as the settings say; if they say nothing, one, or
-    from 256 units a layer on all cores."""
+    """In this block sequences are computed with as many threads as the settings say; if they say nothing,
+    with one, or from 256 units a layer with one for each core."""
+    threads = config.threads
+    if threads is None:
+        threads = 1 if config.hidden_size < UNITS_WORTH_SHARING else _cores(config)
+    with _threads(config, threads):
+        yield
+
+
+@contextmanager
+def _threads(config: TrainConfig, threads: int) -> Iterator[None]:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    threads = config.threads
-    if threads is None and config.hidden_size < UNITS_WORTH_SHARING:
-        threads = 1
-    with threadpool_limits(limits=threads, user_api="blas"):
+    compiled = _is_compiled(config)
+    with (
+        threadpool_limits(limits=1 if compiled else threads, user_api="blas"),
+        use_shards(threads if compiled else 1),
+    ):
         yield
+
+
+def _is_compiled(config: TrainConfig) -> bool:
+    with use_kernels(config.kernels):
+        return config.backend == "numpy" and is_compiled(np, np.dtype(np.float32))
+
+
+def _cores(config: TrainConfig) -> int:
+    """Cores that a run may use: a limit that the BLAS library was given, as by OMP_NUM_THREADS, is a wish."""
+    unknown = usable_cores() if _is_compiled(config) else 1
+    return min(usable_cores(), blas_library().get("num_threads", unknown))
 
 
 def with_threads(config: TrainConfig) -> TrainConfig:
     """The settings with a number of threads: if there is none, one or all cores, whichever proves faster."""
     if config.threads is not None or config.backend != "numpy":
         return config
-    cores = min(usable_cores(), blas_library().get("num_threads", 1))  # OMP_NUM_THREADS is a wish, too
+    cores = _cores(config)
     several = cores > 1 and config.hidden_size >= UNITS_WORTH_A_TRIAL
     return replace(config, threads=cores if several and _faster(config, cores) else 1)
 
 
 def _faster(config: TrainConfig, threads: int) -> bool:
-    """Whether so many threads make the product of a time step faster than one does, on the whole."""
-    from threadpoolctl import threadpool_limits
-
+    """Whether a layer over some time steps is computed faster by so many threads than by one, on the whole."""
     H, B = min(config.hidden_size, LARGEST_TRIAL), min(config.batch_size, LARGEST_TRIAL)
-    weight, state = np.ones((GATES[config.kind] * H, H), np.float32), np.ones((H, B), np.float32)
-    out = np.empty((len(weight), B), np.float32)
-    repeats = max(1, min(PRODUCTS, 10**9 // out.size // H))
+    rows = GATES[config.kind] * H
+    with use_kernels(config.kernels):
+        kernels = kernels_for(np, np.dtype(np.float32))
+    forward = getattr(kernels, f"{config.kind}_forward")
+    states = [np.zeros((B, H), np.float32)] * (2 if config.kind == "lstm" else 1)
+    weights = [np.zeros((rows, 1), np.float32), np.zeros((rows, H), np.float32), None, None]
+    inputs = [np.zeros((STEPS, B, 1), np.float32), *states, *weights, "tanh" if config.kind == "rnn" else True]
     times: dict[int, list[float]] = {1: [], threads: []}
-    for _ in range(ROUNDS):
+    end = time.perf_counter() + ROUNDS * LONGEST
+    while len(times[threads]) < ROUNDS and not (times[threads] and time.perf_counter() > end):
         for number, taken in times.items():
-            with threadpool_limits(limits=number, user_api="blas"):
-                np.matmul(weight, state, out=out)
+            with _threads(config, number):
+                forward(np, *inputs)
                 began = time.perf_counter()
-                for _ in range(repeats):
-                    np.matmul(weight, state, out=out)
+                forward(np, *inputs)
                 taken.append(time.perf_counter() - began)
     return median(times[threads]) < GAIN * median(times[1])

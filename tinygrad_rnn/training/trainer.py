@@ -186,8 +186,8 @@ class Trainer:
             self._emit(self._resumed)
         reason = self._reason_to_end() if self.step and not self.standing.unfinished else None
         # What is not finite is found below, with a better message than NumPy's.
-        with np.errstate(all="ignore"), limited_threads(self.config), use_kernels(self.config.kernels):
-            self._fingerprint = fingerprint(self.config.backend, None)
+        with np.errstate(all="ignore"), use_kernels(self.config.kernels), limited_threads(self.config):
+            self._fingerprint = fingerprint(self.config.backend)
             while reason is None:
                 try:
                     stepped = self._left_unfinished() or self.train_step()
@@ -529,8 +529,8 @@ class Trainer:
         if vocabulary != self.corpus.vocabulary:
             raise DataError(f"the text has other symbols than the model of {file} knows")
         inexact += [] if same_text else ["another text"]
-        with limited_threads(self.config), use_kernels(self.config.kernels):
-            inexact += differences(training.get("fingerprint", {}), fingerprint(self.config.backend, None))
+        with use_kernels(self.config.kernels), limited_threads(self.config):
+            inexact += differences(training.get("fingerprint", {}), fingerprint(self.config.backend))
         self._start()
         self._inexact = list(dict.fromkeys(inexact))
         with _read_from(file):

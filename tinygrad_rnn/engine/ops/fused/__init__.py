@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from ....errors import BackendError
-from ...blas import routines
 
 NAMES = ("numpy", "numba")
 VARIABLE = "TINYGRAD_RNN_KERNELS"  # of the environment: a choice for programs that make none
@@ -67,7 +66,7 @@ def _checked(name: str | None) -> str | None:
 
 def must_compile(*functions: str) -> bool:
     """Whether one of these, such as "lstm_backward" of compiled.py, has yet to be compiled, for this machine
-    and version. All of them take some 20 seconds."""
+    and version. All of them take some 10 seconds."""
     if kernels_in_use() != "numba":
         return False
     from .jit import cache_folder
@@ -105,6 +104,4 @@ def _lacking() -> str | None:
     config: Any = numba.config
     if config.DISABLE_JIT:
         return "Numba's compiler, which NUMBA_DISABLE_JIT switches off"
-    if routines() is None:
-        return "a BLAS library with cblas functions, which this NumPy has not (Accelerate?)"
     return None

@@ -1,7 +1,8 @@
-"""A recurrent model writes a text: each symbol drawn from its prediction and fed back, in one compiled loop.
+"""A recurrent model writes texts: each symbol drawn from its prediction and fed back, in one compiled loop.
 
-What a symbol costs is the reading of every weight once. So nothing else is done that can be avoided: the
-embedding is folded into a table of the first layer's inputs, and the products are BLAS's matrix by vector.
+What a symbol costs is the reading of every weight once, for all texts that are written side by side. So
+nothing else is done that can be avoided: the embedding is folded into a table of the first layer's inputs,
+and the weights are packed once (see product.py).
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -13,47 +14,29 @@ from typing import Any
 
 import numpy as np
 
-from .compiled import blas_of, line, sigmoid_all, tanh_all, tanh_of
-from .jit import compiled, inlined, product
+from .compiled import halves
+from .jit import compiled, inlined
+from .layers import add_to, gru_point, lstm_point, put
+from .pointwise import tanh_all
+from .product import add_product, multiplier, packed_transposed
 
+RNN, LSTM, GRU = range(3)
 NOT_FINITE = -1
 
 
 @inlined
-def _copy(a, b):
-    for k in range(a.size):
-        a[k] = b[k]
-
-
-@inlined
-def _step(kind, blas, layer, a, s, x, ih, hh, b_hh, h, c):
-    """A layer's state after one more input: a holds W_ih x + b_ih, s is room for W_hh h + b_hh."""
-    n = h.size
-    _copy(s, b_hh[layer])
-    product(blas, hh[layer], h, s, s.size, n, 1, 1)
-    if kind == 0:
-        for k in range(n):
-            h[k] = tanh_of(a[k] + s[k])
-    elif kind == 1:
-        for k in range(a.size):
-            a[k] += s[k]
-        sigmoid_all(a[: 2 * n])
-        tanh_all(a[2 * n : 3 * n])
-        sigmoid_all(a[3 * n :])
-        i, f, g, o = a[:n], a[n : 2 * n], a[2 * n : 3 * n], a[3 * n :]
-        for k in range(n):
-            c[k] = f[k] * c[k] + i[k] * g[k]
-        for k in range(n):
-            h[k] = o[k] * tanh_of(c[k])
-    else:
-        for k in range(2 * n):
-            a[k] += s[k]
-        sigmoid_all(a[: 2 * n])
-        r, z, candidate, part = a[:n], a[n : 2 * n], a[2 * n :], s[2 * n :]
-        for k in range(n):
-            candidate[k] = tanh_of(candidate[k] + r[k] * part[k])
-        for k in range(n):
-            h[k] = candidate[k] + z[k] * (h[k] - candidate[k])
+def _step(kind, a, s, h, c):
+    """The states h and c (B, H) after one more input: a (B, K H) is W_ih x + b_ih, s is W_hh h + b_hh."""
+    for b in range(len(h)):
+        if kind != GRU:
+            add_to(a[b], s[b])
+            tanh_all(a[b])
+        if kind == RNN:
+            put(a[b], h[b])
+        elif kind == LSTM:
+            lstm_point(a[b], c[b], c[b], h[b])
+        else:
+            gru_point(a[b], s[b], s[b, 2 * h.shape[1] :], h[b], h[b])
 
 
 @inlined
@@ -73,86 +56,87 @@ def _filter(weights, top_k, top_p):
         before += weight
 
 
+@inlined
+def _draw(scores, weights, point, temperature, top_k, top_p):
+    """A symbol of softmax(scores / temperature), filtered, by a draw from 0 to 1; or NOT_FINITE."""
+    V, best = scores.size, 0
+    for v in range(V):
+        if scores[v] > scores[best] or scores[v] != scores[v]:  # a NaN stays
+            best = v
+    if not math.isfinite(scores[best]):
+        return NOT_FINITE
+    if temperature == 0:
+        return best
+    highest = np.float64(scores[best])
+    for v in range(V):
+        weights[v] = math.exp((np.float64(scores[v]) - highest) / temperature)
+    if top_k < V or top_p < 1:
+        _filter(weights, top_k, top_p)
+    total = 0.0
+    for v in range(V):
+        total += weights[v]
+    sum_so_far = 0.0
+    for v in range(V):
+        sum_so_far += weights[v]
+        if sum_so_far > point * total:
+            return v
+    return best
+
+
 @compiled
 def _write(
-    kind,
-    blas,
-    table,
-    ih,
-    b_ih,
-    hh,
-    b_hh,
-    w,
-    b,
-    h,
-    c,
-    latest,
-    points,
-    temperature,
-    exclude,
-    top_k,
-    top_p,
-    written,
-):
-    """`written` filled with symbols that continue `latest`; a draw from 0 to 1 for each is in `points`."""
-    V, hidden = b.size, h.shape[1]
-    a, s, scores, weights = np.empty_like(b_hh[0]), np.empty_like(b_hh[0]), np.empty_like(b), np.empty(V)
-    for number in range(written.size):
-        _copy(a, table[latest])
-        for layer in range(len(h)):
+    multiply, kind, table, ih, b_ih, hh, b_hh, w, bias, h, c, latest, points, temperature, exclude, top_k, top_p, written
+):  # fmt: skip
+    """`written` (n, B) filled with symbols that continue `latest` (B,), by the draws from 0 to 1 in `points`.
+    False if a prediction is not finite."""
+    layers, B, _ = h.shape
+    a, s = np.empty((B, b_hh.shape[1]), h.dtype), np.empty((B, b_hh.shape[1]), h.dtype)
+    scores, weights = np.empty((B, bias.size), h.dtype), np.empty(bias.size)
+    for n in range(len(written)):
+        for layer in range(layers):
+            for b in range(B):
+                put(table[latest[b]] if layer == 0 else b_ih[layer - 1], a[b])
+                put(b_hh[layer], s[b])
             if layer:
-                _copy(a, b_ih[layer - 1])
-                product(blas, ih[layer - 1], h[layer - 1], a, a.size, hidden, 1, 1)
-            _step(kind, blas, layer, a, s, h, ih, hh, b_hh, h[layer], c[layer])
-        _copy(scores, b)
-        product(blas, w, h[len(h) - 1], scores, V, hidden, 1, 1)
-        if exclude >= 0:
-            scores[exclude] = -np.inf
-        best = 0
-        for v in range(V):
-            if scores[v] > scores[best] or scores[v] != scores[v]:  # a NaN stays
-                best = v
-        if not math.isfinite(scores[best]):
-            return NOT_FINITE
-        latest = best
-        if temperature > 0:
-            highest = np.float64(scores[best])
-            for v in range(V):
-                weights[v] = math.exp((np.float64(scores[v]) - highest) / temperature)
-            if top_k < V or top_p < 1:
-                _filter(weights, top_k, top_p)
-            total = 0.0
-            for v in range(V):
-                total += weights[v]
-            point, sum_so_far = points[number] * total, 0.0
-            for v in range(V):
-                sum_so_far += weights[v]
-                if sum_so_far > point:
-                    latest = v
-                    break
-        written[number] = latest
-    return written.size
+                add_product(multiply, h[layer - 1], ih[layer - 1], a)
+            add_product(multiply, h[layer], hh[layer], s)
+            _step(kind, a, s, h[layer], c[layer])
+        for b in range(B):
+            put(bias, scores[b])
+        add_product(multiply, h[layers - 1], w, scores)
+        for b in range(B):
+            if exclude >= 0:
+                scores[b, exclude] = -np.inf
+            latest[b] = _draw(scores[b], weights, points[n, b], temperature, top_k, top_p)
+            if latest[b] == NOT_FINITE:
+                return False
+            written[n, b] = latest[b]
+    return True
 
 
 class Writer:
-    """Writes by the model of `parts` (see ../language_model.py), from its states (L, 1, H)."""
+    """Writes texts side by side, by the model of `parts` (see ../language_model.py) from its states (L, B, H)
+    and the symbols `latest` (B,). A text does not depend on the others: nor do the products of its row."""
 
-    def __init__(self, kind: str, parts: Any, latest: int) -> None:
+    piece = 256  # symbols that are best written in one call
+
+    def __init__(self, kind: str, parts: Any, latest: np.ndarray) -> None:
         self._kind = ("rnn", "lstm", "gru").index(kind)
-        first = parts.layers[0]
-        self._table = np.ascontiguousarray((first[0] @ parts.embedding.T + first[2][:, None]).T)
-        dtype, rows = self._table.dtype, self._table.shape[1]
-        upper, hidden = parts.layers[1:], parts.weight.shape[1]
+        (w_ih, _, b_ih, _), hidden = parts.layers[0], parts.weight.shape[1]
+        scale = halves(kind, hidden, parts.weight.dtype)
+        lowest = (np.matmul(parts.embedding, w_ih.T) + b_ih) * scale
+        upper = parts.layers[1:]
         self._weights = (
-            np.array([line(layer[0]) for layer in upper], dtype).reshape(len(upper), rows * hidden),
-            np.array([layer[2] for layer in upper], dtype).reshape(len(upper), rows),
-            np.array([line(layer[1]) for layer in parts.layers]),
-            np.array([layer[3] for layer in parts.layers]),
-            line(parts.weight),
-            line(parts.bias),
+            lowest,
+            _stacked([packed_transposed(layer[0], scale) for layer in upper], lowest),
+            _stacked([layer[2] * scale for layer in upper], lowest),
+            _stacked([packed_transposed(layer[1], scale) for layer in parts.layers], lowest),
+            _stacked([layer[3] * scale for layer in parts.layers], lowest),
+            packed_transposed(parts.weight, np.ones(len(parts.weight), lowest.dtype)),
+            np.ascontiguousarray(parts.bias),
         )
-        h, c = (parts.states[i % len(parts.states)][:, 0].copy() for i in range(2))
-        self._states, self._latest = (h, c), latest
+        h, c = (np.array(parts.states[i % len(parts.states)], order="C") for i in range(2))
+        self._states = (h, c, np.array(latest, np.intp))
 
     def write(
         self,
@@ -162,23 +146,21 @@ class Writer:
         top_p: float | None = None,
         exclude: int | None = None,
     ) -> np.ndarray | None:
-        """As many symbols as `points` has draws from 0 to 1; None if a prediction is not finite."""
-        written = np.empty(len(points), np.intp)
-        found = _write(
-            self._kind,
-            blas_of(self._table.dtype),
-            self._table,
-            *self._weights,
-            *self._states,
-            self._latest,
-            points,
-            float(temperature),
-            -1 if exclude is None else int(exclude),
-            min(top_k or len(self._table), len(self._table)),
-            1.0 if top_p is None else float(top_p),
+        """As many symbols of each text as there are rows in `points` (n, B), draws from 0 to 1; None if a
+        prediction is not finite."""
+        written, V = np.empty(points.shape, np.intp), len(self._weights[0])
+        finite = _write(
+            multiplier(self._weights[0].dtype), self._kind, *self._weights, *self._states, np.ascontiguousarray(points), float(temperature),
+            -1 if exclude is None else int(exclude), min(top_k or V, V), 1.0 if top_p is None else float(top_p),
             written,
-        )
-        if found == NOT_FINITE:
-            return None
-        self._latest = int(written[-1])
-        return written
+        )  # fmt: skip
+        return written if finite else None
+
+    def keep(self, texts: np.ndarray) -> None:
+        """Go on with these texts only, given by their places."""
+        h, c, latest = self._states
+        self._states = (np.ascontiguousarray(h[:, texts]), np.ascontiguousarray(c[:, texts]), latest[texts])
+
+
+def _stacked(arrays: list, like: np.ndarray) -> np.ndarray:
+    return np.stack(arrays) if arrays else np.empty((0, 0), like.dtype)

@@ -1,0 +1,255 @@
+"""Matrix products for compiled code: some rows times weights that stay the same over many time steps.
+
+A BLAS library copies the weights into an order of its own at every call. That pays for large matrices. Here a
+time step has a few dozen rows, and its weights are those of the step before: so they are copied once, by
+pack(), and add_product() reads them from beginning to end.
+
+The weights W (K, N) are cut into panels of a few vector registers' width. A panel is stored row by row. A tile
+of the result, some rows by the width of a panel, is kept in registers while k runs over its K terms:
+
+    c[r, :] += a[r, k] * W[k, :]    for the rows r of the tile
+
+The sum over k is always taken in the same order, whatever the number of rows.
+"""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import llvmlite.binding  # type: ignore[import-untyped]
+import numpy as np
+from llvmlite import ir
+from numba import carray, from_dtype, types
+from numba.extending import intrinsic
+
+from .jit import c_function, compiled, inlined
+
+
+def _registers() -> tuple[int, int]:
+    """Bytes of a vector register of this processor, and how many vectors wide a panel is."""
+    features = llvmlite.binding.get_host_cpu_features()
+    if features.get("avx512f"):
+        return 64, 4
+    if features.get("avx2"):
+        return 32, 2
+    return 16, 4 if features.get("neon") else 2
+
+
+# A tile of ROWS by VECTORS registers leaves some of the 32 (or 16) for what is multiplied.
+(BYTES, VECTORS), ROWS = _registers(), 6
+
+
+@intrinsic
+def _tile(context, a, a_row, a_k, panel, c, c_row, K, rows, vectors):  # type: ignore[no-untyped-def]
+    """c (rows, vectors' width) += a (rows, K) panel (K, vectors' width), with the strides of a and c in
+    elements. Only for 1 to ROWS rows, 1 to VECTORS vectors and K > 0."""
+    i64 = types.int64
+    signature = types.void(a, i64, i64, panel, c, i64, i64, i64, i64)
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        a_, a_row, a_k, panel_, c_, c_row, K, rows, vectors = args
+        single = a.dtype == types.float32
+        number = ir.FloatType() if single else ir.DoubleType()
+        lanes = BYTES // (4 if single else 8)
+        vector = ir.VectorType(number, lanes)
+        whole = lambda value: ir.Constant(ir.IntType(64), value)  # noqa: E731
+        start_a, start_w, start_c = (
+            context.make_array(array)(context, builder, value=value).data
+            for array, value in ((a, a_), (panel, panel_), (c, c_))
+        )
+        fma = builder.module.declare_intrinsic(
+            f"llvm.fma.v{lanes}f{32 if single else 64}", fnty=ir.FunctionType(vector, [vector] * 3)
+        )
+        undefined = ir.Constant(vector, ir.Undefined)
+        first = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+
+        def at(start, *offsets):
+            for offset in offsets:
+                start = builder.gep(start, [offset])
+            return start
+
+        def vector_at(start, *offsets):
+            return builder.bitcast(at(start, *offsets), vector.as_pointer())
+
+        def one_size(m: int, n: int) -> None:
+            """The code for m rows and n vectors."""
+            before = builder.block
+            a_rows = [at(start_a, builder.mul(whole(r), a_row)) for r in range(m)]
+            places = [
+                [vector_at(start_c, builder.mul(whole(r), c_row), whole(v * lanes)) for v in range(n)]
+                for r in range(m)
+            ]
+            begun = [[builder.load(place, align=lanes // 4) for place in row] for row in places]
+            loop, after = (builder.append_basic_block(f"{what}_{m}_{n}") for what in ("loop", "after"))
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            k = builder.phi(ir.IntType(64))
+            sums = [[builder.phi(vector) for _ in range(n)] for _ in range(m)]
+            row = builder.mul(k, whole(n * lanes))
+            weights = [builder.load(vector_at(start_w, row, whole(v * lanes)), align=4) for v in range(n)]
+            place = builder.mul(k, a_k)
+            grown = []
+            for r in range(m):
+                factor = builder.insert_element(undefined, builder.load(at(a_rows[r], place)), ir.Constant(ir.IntType(32), 0))
+                factors = builder.shuffle_vector(factor, undefined, first)
+                grown.append([builder.call(fma, [factors, weights[v], sums[r][v]]) for v in range(n)])
+            following = builder.add(k, whole(1))
+            k.add_incoming(whole(0), before)
+            k.add_incoming(following, loop)
+            for r in range(m):
+                for v in range(n):
+                    sums[r][v].add_incoming(begun[r][v], before)
+                    sums[r][v].add_incoming(grown[r][v], loop)
+            builder.cbranch(builder.icmp_signed("<", following, K), loop, after)
+            builder.position_at_end(after)
+            for r in range(m):
+                for v in range(n):
+                    builder.store(grown[r][v], places[r][v], align=4)
+
+        end = builder.append_basic_block("end")
+        sizes = [(m, n) for m in range(1, ROWS + 1) for n in range(1, VECTORS + 1)]
+        case = builder.add(builder.mul(rows, whole(VECTORS)), vectors)
+        switch = builder.switch(case, end)
+        for m, n in sizes:
+            block = builder.append_basic_block(f"tile_{m}_{n}")
+            switch.add_case(whole(m * VECTORS + n), block)
+            builder.position_at_end(block)
+            one_size(m, n)
+            builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def packed_size(K: int, N: int, itemsize: int) -> int:
+    """Elements of W (K, N) packed."""
+    lanes = BYTES // itemsize
+    return K * -(-N // lanes) * lanes
+
+
+def _add_panels(a, w, c, a_row, a_k, c_row, M, K, N):
+    """add_product(), given where matrices begin and their strides in elements. The last panel may be wider
+    than what is left of c: it goes by way of a matrix of its own."""
+    a, w, c = carray(a, EVERYTHING), carray(w, EVERYTHING), carray(c, EVERYTHING)
+    lanes = BYTES // c.itemsize
+    tiles = (M + ROWS - 1) // ROWS
+    wide = np.empty(M * VECTORS * lanes if N % lanes else 0, c.dtype)
+    for start in range(0, N, VECTORS * lanes):
+        left = min(N - start, VECTORS * lanes)
+        vectors = (left + lanes - 1) // lanes
+        width = vectors * lanes
+        narrow = left < width
+        into, into_row = (wide, width) if narrow else (c[start:], c_row)
+        if narrow:
+            for m in range(M):
+                for n in range(left):
+                    wide[m * width + n] = c[m * c_row + start + n]
+                for n in range(left, width):
+                    wide[m * width + n] = 0
+        m = 0
+        for tile in range(tiles, 0, -1):
+            rows = (M - m) // tile  # about equal
+            _tile(a[m * a_row :], a_row, a_k, w[start * K :], into[m * into_row :], into_row, K, rows, vectors)
+            m += rows
+        if narrow:
+            for m in range(M):
+                for n in range(left):
+                    c[m * c_row + start + n] = wide[m * width + n]
+
+
+EVERYTHING = 2**40  # elements, of memory whose end is not known
+
+
+@functools.cache
+def _product(dtype: Any) -> Any:
+    number = types.CPointer(from_dtype(dtype))
+    return c_function(_add_panels, number, number, number, *[types.int64] * 6)
+
+
+def multiplier(dtype: Any) -> int:
+    """The address of the compiled product for this dtype, which compiled functions are given. (As a part of
+    each of them it would be compiled again with each.)"""
+    return _product(dtype).address
+
+
+@intrinsic
+def _call(context, address, a, w, c, a_row, a_k, c_row, M, K, N):  # type: ignore[no-untyped-def]
+    """The function at `address`, called as _add_panels() is."""
+    i64 = types.int64
+    signature = types.void(address, a, w, c, i64, i64, i64, i64, i64, i64)
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        address, *given = args
+        for n, array in enumerate((a, w, c)):
+            given[n] = context.make_array(array)(context, builder, value=given[n]).data
+        function = ir.FunctionType(ir.VoidType(), [value.type for value in given])
+        builder.call(builder.inttoptr(address, function.as_pointer()), given)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@inlined
+def add_product(multiply, a, w, c):
+    """c (M, N) += a (M, K) W, with W (K, N) packed in w; a may have any strides, c contiguous rows.
+
+    multiply: the multiplier() for their dtype.
+    """
+    if a.size:
+        size = a.itemsize
+        rows, columns, into = a.strides[0] // size, a.strides[1] // size, c.strides[0] // size
+        _call(multiply, a, w, c, rows, columns, into, a.shape[0], a.shape[1], c.shape[1])
+
+
+@compiled
+def pack(weight, w, at, K):
+    """Rows of W (K, N), from `at` on, packed into w: those of `weight`, contiguous."""
+    rows, N = weight.shape
+    lanes = BYTES // w.itemsize
+    for start in range(0, N, VECTORS * lanes):
+        left = min(N - start, VECTORS * lanes)
+        width = (left + lanes - 1) // lanes * lanes
+        for k in range(rows):
+            place = start * K + (at + k) * width
+            row, into = weight[k], w[place : place + width]
+            for n in range(left):
+                into[n] = row[start + n]
+            for n in range(left, width):  # beside the last columns
+                into[n] = 0
+
+
+@compiled
+def pack_transposed(weight, scale, w):
+    """W (K, N) packed into w, where column n of W is scale[n] times row n of `weight`, contiguous."""
+    N, K = weight.shape
+    lanes = BYTES // w.itemsize
+    for start in range(0, N, VECTORS * lanes):
+        left = min(N - start, VECTORS * lanes)
+        width = (left + lanes - 1) // lanes * lanes
+        panel = w[start * K : (start + width) * K]
+        for n in range(left):
+            row, factor = weight[start + n], scale[start + n]
+            for k in range(K):
+                panel[k * width + n] = row[k] * factor
+        for k in range(K):
+            for n in range(left, width):
+                panel[k * width + n] = 0
+
+
+def packed(weight: Any) -> np.ndarray:
+    """A matrix W (K, N) packed."""
+    w = np.empty(packed_size(*weight.shape, weight.itemsize), weight.dtype)
+    pack(np.ascontiguousarray(weight), w, 0, len(weight))
+    return w
+
+
+def packed_transposed(weight: Any, scale: Any) -> np.ndarray:
+    """W (K, N) packed, with column n of W scale[n] times row n of `weight`."""
+    N, K = weight.shape
+    w = np.empty(packed_size(K, N, weight.itemsize), weight.dtype)
+    pack_transposed(np.ascontiguousarray(weight), scale, w)
+    return w
