@@ -6,7 +6,6 @@ import numpy as np
 
 from tinygrad_rnn.training.allocator import keep_freed_memory
 from tinygrad_rnn.training.bench import Work, write
-from tinygrad_rnn.training.fingerprint import blas_library
 from tinygrad_rnn.training.threads import limited_threads, with_threads
 
 keep_freed_memory()  # as the command does

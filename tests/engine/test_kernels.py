@@ -16,6 +16,7 @@ from tinygrad_rnn.engine.ops.fused import VARIABLE, kernels_in_use, use_kernels
 from tinygrad_rnn.errors import BackendError, DataError, DtypeError, ShapeError
 from tinygrad_rnn.models import CharLM
 from tinygrad_rnn.optim import Adam, AdamW
+from tinygrad_rnn.optim import fused as optim_fused
 
 numba = pytest.importorskip("numba")
 
@@ -82,21 +83,53 @@ def test_nan_reaches_the_outputs_and_gradients(cell):  # type: ignore[no-untyped
 
 @pytest.mark.parametrize("optimizer", [Adam, AdamW])
 @given(
-    decay=st.sampled_from([0.0, 0.1]), shape=st.sampled_from([(3,), (7, 5), (2, 0)]), seed=st.integers(0, 9)
+    decay=st.sampled_from([0.0, 0.1]),
+    shapes=st.lists(st.sampled_from([(3,), (7, 5), (2, 0), ()]), min_size=1, max_size=4),
+    without=st.sets(st.integers(0, 3)),
+    seed=st.integers(0, 9),
 )
-def test_adam_in_one_pass_is_adam(optimizer, decay, shape, seed):  # type: ignore[no-untyped-def]
+def test_adam_in_one_pass_is_adam(optimizer, decay, shapes, without, seed):  # type: ignore[no-untyped-def]
+    found = []
+    for name, shards in (("numpy", 1), ("numba", 1), ("numba", 3)):
+        rng = np.random.default_rng(seed)
+        with use_kernels(name), use_shards(shards), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(optim_fused, "WORTH_A_THREAD", 2)
+            weights = [
+                tg.tensor(rng.standard_normal(s).astype("float32"), requires_grad=True) for s in shapes
+            ]
+            steps = optimizer(weights, lr=0.01, weight_decay=decay)
+            for turn in range(5):
+                for number, w in enumerate(weights):
+                    g = tg.tensor(rng.standard_normal(w.shape).astype("float32"))
+                    w.grad = None if turn == 2 and number in without else g
+                steps.step()
+        found.append([w.numpy() for w in weights] + [own[s] for own in steps.state for s in steps.slots])
+    for one, two, three in zip(*found, strict=True):
+        np.testing.assert_allclose(one, two, rtol=2e-6, atol=1e-7)
+        assert (two == three).all()  # each number is computed alone
+
+
+@pytest.mark.parametrize("odd", ["strided", "another dtype", "replaced"])
+def test_adam_on_arrays_that_do_not_lie_as_expected(odd):  # type: ignore[no-untyped-def]
     found = []
     for name in ("numpy", "numba"):
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(0)
         with use_kernels(name):
-            w = tg.tensor(rng.standard_normal(shape).astype("float32"), requires_grad=True)
-            steps = optimizer([w], lr=0.01, weight_decay=decay)
-            for _ in range(5):
-                w.grad = tg.tensor(rng.standard_normal(shape).astype("float32"))
+            weights = [tg.tensor(rng.standard_normal((4, 4)), requires_grad=True) for _ in range(2)]
+            if odd == "another dtype":
+                weights[1] = tg.tensor(weights[1].numpy().astype("float32"), requires_grad=True)
+            steps = Adam(weights)
+            for _ in range(3):
+                for w in weights:
+                    w.grad = tg.tensor(rng.standard_normal(w.shape).astype(w.dtype))
+                if odd == "strided":
+                    weights[0].grad = tg.Tensor(weights[0].grad.array.T, None, 0, weights[0].backend)
                 steps.step()
-        found.append([w.numpy(), *(steps.state[0][slot] for slot in steps.slots)])
-    for one, other in zip(*found, strict=True):
-        np.testing.assert_allclose(one, other, rtol=2e-6, atol=1e-7)
+                if odd == "replaced":
+                    weights[1].array = weights[1].array.copy()
+        found.append([w.numpy() for w in weights])
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_allclose(one, two, rtol=2e-6, atol=1e-7)
 
 
 def test_the_choice(monkeypatch):  # type: ignore[no-untyped-def]

@@ -19,14 +19,14 @@ def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
     """
     gradients = [p.grad for p in params if p.grad is not None]
     total = 0.0
-    for g in gradients:
-        flat = g.array.reshape(-1)
-        with np.errstate(over="ignore"):
-            square = float(g.backend.xp.dot(flat, flat).item())
-        if not math.isfinite(square):  # perhaps only the square is too large for the dtype
-            flat = flat.astype("float64")
-            square = float(g.backend.xp.dot(flat, flat).item())
-        total += square
+    with np.errstate(over="ignore"):
+        for g in gradients:
+            flat, dot = g.array.reshape(-1), g.backend.xp.dot
+            square = dot(flat, flat).item()
+            if not math.isfinite(square):  # perhaps only the square is too large for the dtype
+                flat = flat.astype("float64")
+                square = dot(flat, flat).item()
+            total += square
     norm = math.sqrt(total) if total >= 0 else total
     if math.isfinite(norm) and norm > max_norm:
         for g in gradients:

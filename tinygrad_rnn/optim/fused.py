@@ -1,32 +1,64 @@
-"""Adam's update in one pass over the arrays, where the compiled kernels are in use."""
+"""Adam's update of all parameters in one call, where the compiled kernels are in use."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..engine.ops.fused import is_compiled
 
-
-def fused_adam(xp: Any, w: Any, mean: Any, square: Any) -> Callable | None:
-    """`update(w, g, mean, square, lr, beta1, beta2, eps, decay, decoupled, steps)`, equal to Adam._update()
-    up to rounding; None where that has to do it."""
-    alike = w.shape == mean.shape == square.shape and w.dtype == mean.dtype == square.dtype
-    if alike and is_compiled(xp, w.dtype) and all(a.flags.carray for a in (w, mean, square)):
-        return _update
-    return None
+WORTH_A_THREAD = 1 << 16  # numbers
 
 
-def _update(
-    w: Any, g: Any, mean: Any, square: Any, lr: float, beta1: float, beta2: float, eps: float, decay: float,
-    decoupled: bool, steps: int,
-) -> None:  # fmt: skip
-    from ..engine.ops.fused.update import adam
+class FusedAdam:
+    """Adam.step() in one pass over all arrays. It remembers where they lie in memory."""
 
-    scale = lr / (1 - beta1**steps)
-    root = (1 - beta2**steps) ** 0.5
-    factors = np.array((scale, root, 1 - beta1, 1 - beta2, eps, decay), w.dtype)
-    flat = (array.reshape(-1) for array in (w, np.ascontiguousarray(g), mean, square))
-    adam(*flat, factors, decoupled)
+    def __init__(self) -> None:
+        self._arrays: list[Any] = []
+        self._table = np.empty((0, 5), np.int64)
+
+    def update(self, params: list, state: list[dict], *factors: float, decoupled: bool) -> bool:
+        """Change the parameters, and what Adam remembers of them (mean, square). False, and nothing done,
+        where that does not fit: not NumPy's arrays, of several dtypes, or not contiguous.
+
+        factors: lr / (1 - beta1^steps), the root of 1 - beta2^steps, 1 - beta1, 1 - beta2, eps, weight decay
+        (times lr if it is decoupled).
+        """
+        if not is_compiled(params[0].backend.xp, params[0].dtype):
+            return False
+        arrays = [
+            a for p, own in zip(params, state, strict=True) for a in (p.array, own["mean"], own["square"])
+        ]
+        if len(arrays) != len(self._arrays) or any(map(_another, arrays, self._arrays)):
+            if not all(_fits(a, params[0].dtype) for a in arrays):
+                return False
+            addresses = np.array([_address(a) for a in arrays], np.int64).reshape(-1, 3)
+            self._arrays, self._table = arrays, np.insert(addresses, (0, 1), 0, axis=1)
+        for row, p in zip(self._table, params, strict=True):
+            g = None if p.grad is None else p.grad.array
+            if g is not None and not _fits(g, params[0].dtype):
+                return False
+            row[0], row[2] = (0, 0) if g is None else (g.size, _address(g))
+        from ..engine.ops.fused.shards import in_shards
+        from ..engine.ops.fused.update import adam
+
+        numbers = np.array(factors, params[0].dtype)
+        in_shards(
+            lambda first, last: adam(self._table, numbers, decoupled, first, last),
+            int(self._table[:, 0].sum()),
+            WORTH_A_THREAD,
+        )
+        return True
+
+
+def _another(one: Any, other: Any) -> bool:
+    return one is not other
+
+
+def _fits(array: Any, dtype: Any) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype == dtype and array.flags.carray
+
+
+def _address(array: np.ndarray) -> int:
+    return array.__array_interface__["data"][0]

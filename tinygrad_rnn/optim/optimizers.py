@@ -13,7 +13,7 @@ from typing import Any
 from ..engine.node import writes
 from ..engine.tensor import Tensor
 from ..errors import UsageError
-from .fused import fused_adam
+from .fused import FusedAdam
 from .per_parameter import PerParameter
 
 
@@ -34,10 +34,16 @@ class Optimizer(PerParameter):
     def step(self) -> None:
         """Change every parameter by its gradient."""
         self.steps += 1
+        together = self._update_all()
         for p, state in zip(self.params, self.state, strict=True):
             if p.grad is not None:
-                self._update(p.backend.xp, p.array, p.grad.array, state)
+                if not together:
+                    self._update(p.backend.xp, p.array, p.grad.array, state)
                 writes.note(p.array)
+
+    def _update_all(self) -> bool:
+        """Do what _update() does for all parameters at once, and return True; or nothing, and False."""
+        return False
 
     def _update(self, xp: Any, w: Any, g: Any, state: dict[str, Any]) -> None:
         """Change w by its gradient g, both of one shape; `state` has an array for each of `slots`."""
@@ -82,15 +88,25 @@ class Adam(Optimizer):
     ) -> None:
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         super().__init__(params, lr)
+        self._fused = FusedAdam()
+
+    def _update_all(self) -> bool:
+        beta1, beta2 = self.betas
+        return self._fused.update(
+            self.params,
+            self.state,
+            self.lr / (1 - beta1**self.steps),
+            math.sqrt(1 - beta2**self.steps),
+            1 - beta1,
+            1 - beta2,
+            self.eps,
+            self.lr * self.weight_decay if self.decoupled else self.weight_decay,
+            decoupled=self.decoupled,
+        )
 
     def _update(self, xp: Any, w: Any, g: Any, state: dict[str, Any]) -> None:
         mean, square = state["mean"], state["square"]
         beta1, beta2 = self.betas
-        kernel = fused_adam(xp, w, mean, square)
-        if kernel is not None:
-            decay = self.lr * self.weight_decay if self.decoupled else self.weight_decay
-            kernel(w, g, mean, square, self.lr, beta1, beta2, self.eps, decay, self.decoupled, self.steps)
-            return
         if self.weight_decay and self.decoupled:
             w *= 1 - self.lr * self.weight_decay
         elif self.weight_decay:

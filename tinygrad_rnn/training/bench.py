@@ -13,7 +13,6 @@ from statistics import median
 
 import numpy as np
 
-from ..engine.blas import blas_library
 from ..errors import UsageError
 from ..models import CharLM
 from ..text import Corpus, Vocabulary, Windows, sample

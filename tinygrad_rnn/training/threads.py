@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -25,8 +26,8 @@ from .estimate import GATES
 from .machine import usable_cores
 
 UNITS_WORTH_A_TRIAL, UNITS_WORTH_SHARING = 96, 256
-ROUNDS, STEPS, LONGEST = 9, 10, 0.2  # trials, time steps in each, and seconds that a round may take
-LARGEST_TRIAL = 1024  # units and streams: what is larger gains no less
+ROUNDS, SECONDS = 9, 2.0  # of the trial, at most
+LARGEST_TRIAL, LONGEST_TRIAL = 1024, 64  # units and streams, time steps: what is larger gains no less
 GAIN = 0.9  # of the time of one thread, that several may take at most
 
 
@@ -74,17 +75,18 @@ def with_threads(config: TrainConfig) -> TrainConfig:
 
 
 def _faster(config: TrainConfig, threads: int) -> bool:
-    """Whether a layer over some time steps is computed faster by so many threads than by one, on the whole."""
+    """Whether so many threads compute a layer over a window faster than one does, on the whole."""
     H, B = min(config.hidden_size, LARGEST_TRIAL), min(config.batch_size, LARGEST_TRIAL)
-    rows = GATES[config.kind] * H
+    T, rows = min(config.seq_length, LONGEST_TRIAL), GATES[config.kind] * H
     with use_kernels(config.kernels):
         kernels = kernels_for(np, np.dtype(np.float32))
     forward = getattr(kernels, f"{config.kind}_forward")
     states = [np.zeros((B, H), np.float32)] * (2 if config.kind == "lstm" else 1)
     weights = [np.zeros((rows, 1), np.float32), np.zeros((rows, H), np.float32), None, None]
-    inputs = [np.zeros((STEPS, B, 1), np.float32), *states, *weights, "tanh" if config.kind == "rnn" else True]
+    option: Any = "tanh" if config.kind == "rnn" else True
+    inputs = [np.zeros((T, B, 1), np.float32), *states, *weights, option]
     times: dict[int, list[float]] = {1: [], threads: []}
-    end = time.perf_counter() + ROUNDS * LONGEST
+    end = time.perf_counter() + SECONDS
     while len(times[threads]) < ROUNDS and not (times[threads] and time.perf_counter() > end):
         for number, taken in times.items():
             with _threads(config, number):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,7 @@ class Layer:
         rows = steps if keep else 1
         self.outputs = np.empty((steps, batch, hidden), dtype)
         self._inputs, self._embedding = (x, symbols, table), embedding
-        self._products = (inputs, packed_transposed(w_hh, scale), bias)
+        self._products: tuple = (inputs, packed_transposed(w_hh, scale), bias)
         self._options: tuple = (rectified,) if kind == "rnn" else ()
         self._kept: tuple = ()
         if kind == "lstm":
@@ -141,7 +142,7 @@ class Layer:
         )  # fmt: skip
         return [dtable if len(table) else dw_ih, dw_hh, *biases]
 
-    def gradients(self, of_shards: list[list]) -> list:
+    def gradients(self, of_shards: Iterable[list]) -> list:
         """Of w_ih, w_hh, b_ih and b_hh, from what backward() returned for the shards. Of symbols, one more:
         the embedding's."""
         d_inputs, dw_hh, db_ih, *db_hh = in_order(of_shards)
@@ -155,7 +156,7 @@ class Layer:
         return [np.matmul(d_inputs.T, self._embedding), *rest, np.matmul(d_inputs, w_ih)]
 
 
-def in_order(of_shards: list[list]) -> list:
+def in_order(of_shards: Iterable[list]) -> list:
     """The sums of the shards' arrays."""
     return [functools.reduce(operator.iadd, arrays) for arrays in zip(*of_shards, strict=True)]
 
@@ -174,7 +175,10 @@ def _layer_forward(
 
 def _layer_backward(layer: Layer, g: tuple, inputs: tuple, states: int, needs: tuple) -> tuple:
     x, weights = inputs[0], inputs[1 + states :]
-    ends = [np.zeros(s.shape, s.dtype) if d is None else np.array(d, order="C") for d, s in zip(g[1:], inputs[1:], strict=False)]
+    ends = [
+        np.zeros(s.shape, s.dtype) if d is None else np.array(d, order="C")
+        for d, s in zip(g[1:], inputs[1:], strict=False)
+    ]
     dx = np.empty(x.shape if needs[0] else (0, 0, 0), x.dtype)
     layer.begin_backward(_nothing(3, x.dtype) if g[0] is None else np.ascontiguousarray(g[0]), ends, dx)
     gradients = layer.gradients(in_shards(layer.backward, x.shape[1], ROWS))
@@ -280,7 +284,10 @@ def language_model_forward(xp: Any, parts: Any, symbols: Any, targets: Any, kind
         states = tuple(np.ascontiguousarray(state[number]) for state in parts.states)
         stack.append(Layer(kind, x, states, weights, keep, **source))
         x, source = stack[-1].outputs, {}
-    w, bias = packed_transposed(parts.weight, _ones(len(parts.weight), dtype)), np.ascontiguousarray(parts.bias)
+    w, bias = (
+        packed_transposed(parts.weight, _ones(len(parts.weight), dtype)),
+        np.ascontiguousarray(parts.bias),
+    )
     losses, differences = np.empty((steps, batch), dtype), np.empty((steps, batch, len(bias)), dtype)
     top, goals, *filled = _rows_of_steps(x, targets, losses, differences)
     together = steps // len(top)

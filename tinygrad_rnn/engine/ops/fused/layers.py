@@ -26,7 +26,9 @@ from .jit import compiled, inlined
 from .pointwise import tanh_all, tanh_of
 from .product import ROWS, add_product, pack
 
-PADDING = 16  # numbers after a row of gradients: rows a power of two apart would share few places of the cache
+PADDING = (
+    16  # numbers after a row of gradients: rows a power of two apart would share few places of the cache
+)
 
 
 @inlined
@@ -101,6 +103,23 @@ def add_input_gradients(multiply, side, x, symbols, dw_ih, dtable, x_packed, t, 
 
 
 @inlined
+def input_gradients(multiply, side, w_ih, dx, columns, t, steps, first, last):
+    """dx = da W_ih of the `steps` time steps from t on, unless dx is not wanted. Rows of `side` begin with
+    those of da, which has so many columns."""
+    if len(dx):
+        rows, D = last - first, dx.shape[2]
+        if rows == dx.shape[1]:
+            d = dx[t : t + steps].reshape(steps * rows, D)
+            d[:] = 0
+            add_product(multiply, side[: steps * rows, :columns], w_ih, d)
+        else:
+            for s in range(steps):
+                d = dx[t + s, first:last]
+                d[:] = 0
+                add_product(multiply, side[s * rows : (s + 1) * rows, :columns], w_ih, d)
+
+
+@inlined
 def add_recurrent_gradients(multiply, da, h0, outputs, dw_hh, h_packed, t, steps, first, last):
     """dw_hh (K H, H) += da^T h, the states h before each of the `steps` time steps from t on."""
     rows = last - first
@@ -157,11 +176,11 @@ def rnn_backward(
                 add_to(db, da_row)
                 d[:] = 0
             add_product(multiply, da, w_hh, dh[first:last])
-            if len(dx):
-                dx[t, first:last] = 0
-                add_product(multiply, da, w_ih, dx[t, first:last])
         da = side[: (end - begin) * rows, :H]
-        add_input_gradients(multiply, side, x, symbols, dw_ih, dtable, x_packed, begin, end - begin, first, last)
+        add_input_gradients(
+            multiply, side, x, symbols, dw_ih, dtable, x_packed, begin, end - begin, first, last
+        )
+        input_gradients(multiply, side, w_ih, dx, da.shape[1], begin, end - begin, first, last)
         add_recurrent_gradients(multiply, da, h0, outputs, dw_hh, h_packed, begin, end - begin, first, last)
 
 
@@ -220,7 +239,12 @@ def lstm_backward(
                 d, d_cell, c, c_new = dh[b], dc[b], cells[t, b], cells[t + 1, b]
                 a, da_row = gates[t, b], side[place + r]
                 i, f, c_in, o = a[:H], a[H : 2 * H], a[2 * H : 3 * H], a[3 * H :]
-                d_i, d_f, d_in, d_o = da_row[:H], da_row[H : 2 * H], da_row[2 * H : 3 * H], da_row[3 * H : 4 * H]
+                d_i, d_f, d_in, d_o = (
+                    da_row[:H],
+                    da_row[H : 2 * H],
+                    da_row[2 * H : 3 * H],
+                    da_row[3 * H : 4 * H],
+                )
                 if len(g):
                     add_to(d, g[t, b])
                 for k in range(H):
@@ -236,11 +260,11 @@ def lstm_backward(
                 add_to(db, da_row)
                 d[:] = 0
             add_product(multiply, da, w_hh, dh[first:last])
-            if len(dx):
-                dx[t, first:last] = 0
-                add_product(multiply, da, w_ih, dx[t, first:last])
         da = side[: (end - begin) * rows, : 4 * H]
-        add_input_gradients(multiply, side, x, symbols, dw_ih, dtable, x_packed, begin, end - begin, first, last)
+        add_input_gradients(
+            multiply, side, x, symbols, dw_ih, dtable, x_packed, begin, end - begin, first, last
+        )
+        input_gradients(multiply, side, w_ih, dx, da.shape[1], begin, end - begin, first, last)
         add_recurrent_gradients(multiply, da, h0, outputs, dw_hh, h_packed, begin, end - begin, first, last)
 
 
@@ -319,13 +343,9 @@ def gru_backward(
                     d_r[k] = d_n[k] * hn[k] * slope_from(r[k])
                 add_to(db_ih, da)
                 add_to(db_hh, da[H:])
-            now = side[place : place + rows]
-            from_input, from_state = now[:, : 3 * H], now[:, H : 4 * H]
-            add_product(multiply, from_state, w_hh, dh[first:last])
-            if len(dx):
-                dx[t, first:last] = 0
-                add_product(multiply, from_input, w_ih, dx[t, first:last])
+            add_product(multiply, side[place : place + rows, H : 4 * H], w_hh, dh[first:last])
         steps = end - begin
         from_state = side[: steps * rows, H : 4 * H]
         add_input_gradients(multiply, side, x, symbols, dw_ih, dtable, x_packed, begin, steps, first, last)
+        input_gradients(multiply, side, w_ih, dx, 3 * H, begin, steps, first, last)
         add_recurrent_gradients(multiply, from_state, h0, outputs, dw_hh, h_packed, begin, steps, first, last)

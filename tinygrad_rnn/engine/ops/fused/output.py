@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from .jit import compiled
 from .layers import add_to, put
 from .pointwise import exp_of

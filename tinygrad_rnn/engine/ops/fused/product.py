@@ -40,6 +40,7 @@ def _registers() -> tuple[int, int]:
 
 # A tile of ROWS by VECTORS registers leaves some of the 32 (or 16) for what is multiplied.
 (BYTES, VECTORS), ROWS = _registers(), 6
+BLOCK = 64  # rows
 
 
 @intrinsic
@@ -64,6 +65,7 @@ def _tile(context, a, a_row, a_k, panel, c, c_row, K, rows, vectors):  # type: i
             f"llvm.fma.v{lanes}f{32 if single else 64}", fnty=ir.FunctionType(vector, [vector] * 3)
         )
         undefined = ir.Constant(vector, ir.Undefined)
+        zero = ir.Constant(ir.IntType(32), 0)
         first = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
 
         def at(start, *offsets):
@@ -74,40 +76,72 @@ def _tile(context, a, a_row, a_k, panel, c, c_row, K, rows, vectors):  # type: i
         def vector_at(start, *offsets):
             return builder.bitcast(at(start, *offsets), vector.as_pointer())
 
+        def joined(ways):
+            """The sums after one of several blocks."""
+            rows = []
+            for row in ways[0][1]:
+                rows.append([builder.phi(vector) for _ in row])
+            for block, sums in ways:
+                for r, row in enumerate(rows):
+                    for v, value in enumerate(row):
+                        value.add_incoming(sums[r][v], block)
+            return rows
+
         def one_size(m: int, n: int) -> None:
             """The code for m rows and n vectors."""
-            before = builder.block
             a_rows = [at(start_a, builder.mul(whole(r), a_row)) for r in range(m)]
             places = [
                 [vector_at(start_c, builder.mul(whole(r), c_row), whole(v * lanes)) for v in range(n)]
                 for r in range(m)
             ]
-            begun = [[builder.load(place, align=lanes // 4) for place in row] for row in places]
+            begun = [[builder.load(place, align=4) for place in row] for row in places]
+
+            def grown(sums, k):
+                """The sums with the terms of this k."""
+                row = builder.mul(k, whole(n * lanes))
+                weights = [builder.load(vector_at(start_w, row, whole(v * lanes)), align=4) for v in range(n)]
+                place, rows = builder.mul(k, a_k), []
+                for r in range(m):
+                    factor = builder.insert_element(undefined, builder.load(at(a_rows[r], place)), zero)
+                    factors = builder.shuffle_vector(factor, undefined, first)
+                    rows.append([builder.call(fma, [factors, weights[v], sums[r][v]]) for v in range(n)])
+                return rows
+
+            # A tile of few registers does two terms a turn, the first one alone if their number is odd.
+            terms = 2 if m == 1 else 1
+            odd = builder.and_(K, whole(terms - 1))
             loop, after = (builder.append_basic_block(f"{what}_{m}_{n}") for what in ("loop", "after"))
-            builder.branch(loop)
+            ways = [(builder.block, begun)]
+            if terms == 1:
+                builder.branch(loop)
+            else:
+                alone, rest = (builder.append_basic_block(f"{what}_{m}_{n}") for what in ("alone", "rest"))
+                builder.cbranch(builder.trunc(odd, ir.IntType(1)), alone, rest)
+                builder.position_at_end(alone)
+                ways.append((alone, grown(begun, whole(0))))
+                builder.branch(rest)
+                builder.position_at_end(rest)
+                begun = joined(ways)
+                ways = [(rest, begun)]
+                builder.cbranch(builder.icmp_signed("<", odd, K), loop, after)
             builder.position_at_end(loop)
             k = builder.phi(ir.IntType(64))
-            sums = [[builder.phi(vector) for _ in range(n)] for _ in range(m)]
-            row = builder.mul(k, whole(n * lanes))
-            weights = [builder.load(vector_at(start_w, row, whole(v * lanes)), align=4) for v in range(n)]
-            place = builder.mul(k, a_k)
-            grown = []
-            for r in range(m):
-                factor = builder.insert_element(undefined, builder.load(at(a_rows[r], place)), ir.Constant(ir.IntType(32), 0))
-                factors = builder.shuffle_vector(factor, undefined, first)
-                grown.append([builder.call(fma, [factors, weights[v], sums[r][v]]) for v in range(n)])
-            following = builder.add(k, whole(1))
-            k.add_incoming(whole(0), before)
+            sums = joined(ways)
+            new = sums
+            for term in range(terms):
+                new = grown(new, builder.add(k, whole(term)))
+            following = builder.add(k, whole(terms))
+            k.add_incoming(odd, ways[0][0])
             k.add_incoming(following, loop)
             for r in range(m):
                 for v in range(n):
-                    sums[r][v].add_incoming(begun[r][v], before)
-                    sums[r][v].add_incoming(grown[r][v], loop)
+                    sums[r][v].add_incoming(new[r][v], loop)
             builder.cbranch(builder.icmp_signed("<", following, K), loop, after)
             builder.position_at_end(after)
-            for r in range(m):
-                for v in range(n):
-                    builder.store(grown[r][v], places[r][v], align=4)
+            ways = ([] if terms == 1 else ways) + [(loop, new)]
+            for row, sums in zip(places, joined(ways), strict=True):
+                for place, value in zip(row, sums, strict=True):
+                    builder.store(value, place, align=4)
 
         end = builder.append_basic_block("end")
         sizes = [(m, n) for m in range(1, ROWS + 1) for n in range(1, VECTORS + 1)]
@@ -153,7 +187,9 @@ def _add_panels(a, w, c, a_row, a_k, c_row, M, K, N):
         m = 0
         for tile in range(tiles, 0, -1):
             rows = (M - m) // tile  # about equal
-            _tile(a[m * a_row :], a_row, a_k, w[start * K :], into[m * into_row :], into_row, K, rows, vectors)
+            _tile(
+                a[m * a_row :], a_row, a_k, w[start * K :], into[m * into_row :], into_row, K, rows, vectors
+            )
             m += rows
         if narrow:
             for m in range(M):
@@ -210,15 +246,15 @@ def pack(weight, w, at, K):
     """Rows of W (K, N), from `at` on, packed into w: those of `weight`, contiguous."""
     rows, N = weight.shape
     lanes = BYTES // w.itemsize
-    for start in range(0, N, VECTORS * lanes):
-        left = min(N - start, VECTORS * lanes)
-        width = (left + lanes - 1) // lanes * lanes
-        for k in range(rows):
+    for k in range(rows):
+        for start in range(0, N, VECTORS * lanes):
+            row = weight[k, start : start + VECTORS * lanes]
+            width = (row.size + lanes - 1) // lanes * lanes
             place = start * K + (at + k) * width
-            row, into = weight[k], w[place : place + width]
-            for n in range(left):
-                into[n] = row[start + n]
-            for n in range(left, width):  # beside the last columns
+            into = w[place : place + width]
+            for n in range(row.size):
+                into[n] = row[n]
+            for n in range(row.size, width):  # beside the last columns
                 into[n] = 0
 
 
@@ -230,19 +266,23 @@ def pack_transposed(weight, scale, w):
     for start in range(0, N, VECTORS * lanes):
         left = min(N - start, VECTORS * lanes)
         width = (left + lanes - 1) // lanes * lanes
-        panel = w[start * K : (start + width) * K]
-        for n in range(left):
-            row, factor = weight[start + n], scale[start + n]
-            for k in range(K):
-                panel[k * width + n] = row[k] * factor
-        for k in range(K):
-            for n in range(left, width):
-                panel[k * width + n] = 0
+        for begin in range(0, K, BLOCK):  # of a panel, which then stays in the cache
+            rows = min(K - begin, BLOCK)
+            place = start * K + begin * width
+            block = w[place : place + rows * width]
+            for n in range(left):
+                row, factor = weight[start + n, begin : begin + rows], scale[start + n]
+                for k in range(rows):
+                    block[k * width + n] = row[k] * factor
+            for k in range(rows):
+                for n in range(left, width):
+                    block[k * width + n] = 0
 
 
 def packed(weight: Any) -> np.ndarray:
     """A matrix W (K, N) packed."""
-    w = np.empty(packed_size(*weight.shape, weight.itemsize), weight.dtype)
+    K, N = weight.shape
+    w = np.empty(packed_size(K, N, weight.itemsize), weight.dtype)
     pack(np.ascontiguousarray(weight), w, 0, len(weight))
     return w
 
