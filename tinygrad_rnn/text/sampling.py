@@ -110,8 +110,8 @@ def sample_streams(
 
 
 def _writer(model: CharLM, prime: np.ndarray, count: int) -> Any:
-    """What writes `count` texts that continue the prime: a compiled loop, if that writes what the model would,
-    or the model step by step."""
+    """What writes `count` texts that continue the prime: a compiled loop, if that writes what the model
+    would, or the model step by step."""
     kinds = {(weight.backend, weight.dtype) for weight in model.parameters()}
     if not (model.is_plain() and len(kinds) == 1 and all(is_compiled(one.xp, dtype) for one, dtype in kinds)):
         return _ByTheModel(model, prime, count)

@@ -1,10 +1,10 @@
 """How many threads a training run computes with.
 
-The compiled kernels cut the batch into as many shards as there are threads. NumPy's leave the threads to the
-BLAS library, within each product. Neither pays for the smallest networks, and on a busy machine, where another
-program pushes a thread aside, several may even lose. So a run that leaves the choice open begins with a trial,
-and writes down what came of it: its numbers, which depend on it in their last bits, do not change when it goes
-on later.
+The compiled kernels cut the batch into as many shards as there are threads. NumPy's leave the threads to
+the BLAS library, within each product. Neither pays for the smallest networks, and on a busy machine, where
+another program pushes a thread aside, several may even lose. So a run that leaves the choice open begins with
+a trial, and writes down what came of it: its numbers, which depend on it in their last bits, do not change
+when it goes on later.
 """
 
 from __future__ import annotations

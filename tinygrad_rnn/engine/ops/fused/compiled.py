@@ -68,7 +68,7 @@ def _steps(rows: int, steps: int) -> int:
 
 
 class Layer:
-    """A layer over a sequence: made, run by forward() for each shard of the batch, and by backward() for each.
+    """A layer over a sequence: made, run by forward() for each shard of the batch, then by backward().
 
     x (T, B, D); or symbols (T, B) and an embedding (V, D), from which x would be taken. states: h (B, H), for
     an LSTM also c. weights: w_ih, w_hh, b_ih, b_hh. keep: whether there will be a backward pass. x and states
@@ -107,8 +107,8 @@ class Layer:
     def forward(self, first: int, last: int) -> None:
         """Outputs, and what backward() needs, of these streams."""
         FORWARD[self._kind](
-            multiplier(self.outputs.dtype), *self._inputs, *self._products, self._states[0], *self._kept, self.outputs, *self._options,
-            first, last,
+            multiplier(self.outputs.dtype), *self._inputs, *self._products, self._states[0], *self._kept,
+            self.outputs, *self._options, first, last,
         )  # fmt: skip
 
     def last_states(self) -> tuple:
@@ -135,8 +135,9 @@ class Layer:
         dw_hh = np.zeros((rows, hidden), dtype)
         biases = [np.zeros(rows, dtype) for _ in range(2 if self._kind == "gru" else 1)]
         BACKWARD[self._kind](
-            multiplier(dtype), *upstream, *self._inputs[:2], *back, self._states[0], *self._kept, self.outputs, *self._options,
-            dx, dw_ih, dtable, dw_hh, *biases, _room(chunk * streams, ROOM[self._kind] * hidden, dtype),
+            multiplier(dtype), *upstream, *self._inputs[:2], *back, self._states[0], *self._kept,
+            self.outputs, *self._options, dx, dw_ih, dtable, dw_hh, *biases,
+            _room(chunk * streams, ROOM[self._kind] * hidden, dtype),
             _packed_room(chunk * streams, features, dtype), _packed_room(chunk * streams, hidden, dtype),
             chunk, first, last,
         )  # fmt: skip

@@ -13,7 +13,8 @@ Backward, the gradients `da` before the nonlinearities are collected over a chun
 gradient of each weight grows by one product over the chunk. A pass writes to two arrays at most: with more
 the compiler can no longer tell that they do not overlap.
 
-multiply: the multiplier() of product.py. T: time steps, B: streams, D: features of the inputs x, H: of the states, K: gates of the kind.
+multiply: the multiplier() of product.py. T: time steps, B: streams, D: features of the inputs x, H: of the
+states, K: gates of the kind.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -152,8 +153,8 @@ def rnn_forward(multiply, x, symbols, table, w_ih, w_hh, bias, h0, outputs, rect
 
 @compiled
 def rnn_backward(
-    multiply, g, dh, x, symbols, w_ih, w_hh, h0, outputs, rectified, dx, dw_ih, dtable, dw_hh, db, side, x_packed,
-    h_packed, chunk, first, last,
+    multiply, g, dh, x, symbols, w_ih, w_hh, h0, outputs, rectified, dx, dw_ih, dtable, dw_hh, db, side,
+    x_packed, h_packed, chunk, first, last,
 ):  # fmt: skip
     """da = dh (1 - h^2), or dh [h > 0];  before the step: dh = W_hh^T da"""
     T, _, H = outputs.shape
@@ -220,8 +221,8 @@ def lstm_forward(multiply, x, symbols, table, w_ih, w_hh, bias, h0, gates, cells
 
 @compiled
 def lstm_backward(
-    multiply, g, dh, dc, x, symbols, w_ih, w_hh, h0, gates, cells, outputs, dx, dw_ih, dtable, dw_hh, db, side,
-    x_packed, h_packed, chunk, first, last,
+    multiply, g, dh, dc, x, symbols, w_ih, w_hh, h0, gates, cells, outputs, dx, dw_ih, dtable, dw_hh, db,
+    side, x_packed, h_packed, chunk, first, last,
 ):  # fmt: skip
     """dc += dh o (1 - tanh(c')^2)
     da_i = dc g i (1 - i),  da_f = dc c f (1 - f),  da_g = dc i (1 - g^2),  da_o = dh tanh(c') o (1 - o)
@@ -309,8 +310,8 @@ def gru_forward(multiply, x, symbols, table, w_ih, w_hh, bias, b_hh, h0, gates, 
 
 @compiled
 def gru_backward(
-    multiply, g, dh, x, symbols, w_ih, w_hh, h0, gates, hidden, outputs, dx, dw_ih, dtable, dw_hh, db_ih, db_hh, side,
-    x_packed, h_packed, chunk, first, last,
+    multiply, g, dh, x, symbols, w_ih, w_hh, h0, gates, hidden, outputs, dx, dw_ih, dtable, dw_hh, db_ih,
+    db_hh, side, x_packed, h_packed, chunk, first, last,
 ):  # fmt: skip
     """da_n = dh (1 - z) (1 - n^2),  da_z = dh (h - n) z (1 - z),  da_r = da_n (W_hn h + b_hn) r (1 - r)
     before the step: dh = dh z + W_hh^T (da_r, da_z, da_n r)

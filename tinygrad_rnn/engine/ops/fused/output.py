@@ -1,4 +1,4 @@
-"""The output layer of a language model and its loss, compiled: scores, softmax and cross-entropy in one pass."""
+"""The output layer of a language model and its loss, compiled: scores, softmax, cross-entropy in one pass."""
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -14,7 +14,7 @@ from .product import add_product, pack
 
 @compiled
 def cross_entropy(multiply, outputs, w, bias, targets, losses, gradients, first, last):
-    """losses (T, B) in nats of the scores W h + bias, and their gradients with respect to the scores, (T, B, V).
+    """losses (T, B) in nats of the scores W h + bias, and the gradients of the scores, (T, B, V).
 
     w: W^T packed. Streams `first` to `last` only.
     """

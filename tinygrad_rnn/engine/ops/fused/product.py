@@ -4,8 +4,8 @@ A BLAS library copies the weights into an order of its own at every call. That p
 time step has a few dozen rows, and its weights are those of the step before: so they are copied once, by
 pack(), and add_product() reads them from beginning to end.
 
-The weights W (K, N) are cut into panels of a few vector registers' width. A panel is stored row by row. A tile
-of the result, some rows by the width of a panel, is kept in registers while k runs over its K terms:
+The weights W (K, N) are cut into panels of a few vector registers' width. A panel is stored row by row. A
+tile of the result, some rows by the width of a panel, is kept in registers while k runs over its K terms:
 
     c[r, :] += a[r, k] * W[k, :]    for the rows r of the tile
 

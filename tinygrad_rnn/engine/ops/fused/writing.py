@@ -85,7 +85,8 @@ def _draw(scores, weights, point, temperature, top_k, top_p):
 
 @compiled
 def _write(
-    multiply, kind, table, ih, b_ih, hh, b_hh, w, bias, h, c, latest, points, temperature, exclude, top_k, top_p, written
+    multiply, kind, table, ih, b_ih, hh, b_hh, w, bias, h, c, latest, points, temperature, exclude, top_k,
+    top_p, written,
 ):  # fmt: skip
     """`written` (n, B) filled with symbols that continue `latest` (B,), by the draws from 0 to 1 in `points`.
     False if a prediction is not finite."""
@@ -150,9 +151,9 @@ class Writer:
         prediction is not finite."""
         written, V = np.empty(points.shape, np.intp), len(self._weights[0])
         finite = _write(
-            multiplier(self._weights[0].dtype), self._kind, *self._weights, *self._states, np.ascontiguousarray(points), float(temperature),
-            -1 if exclude is None else int(exclude), min(top_k or V, V), 1.0 if top_p is None else float(top_p),
-            written,
+            multiplier(self._weights[0].dtype), self._kind, *self._weights, *self._states,
+            np.ascontiguousarray(points), float(temperature), -1 if exclude is None else int(exclude),
+            min(top_k or V, V), 1.0 if top_p is None else float(top_p), written,
         )  # fmt: skip
         return written if finite else None
 
