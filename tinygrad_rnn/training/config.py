@@ -316,7 +316,7 @@ def refuse_changes(before: TrainConfig, now: TrainConfig, where: str = "") -> No
 
 def to_toml(config: TrainConfig) -> str:
     """A file of all settings with what they mean. Read it back with read_toml()."""
-    lines = ["# The settings of this run, defaults included.", f"format = {FORMAT}"]
+    lines = ["# The settings of this run, defaults included.", f"format = {FORMAT}  # of this run's files"]
     group = None
     for name, setting in SETTINGS.items():
         if setting.metadata["group"] != group:

@@ -1,6 +1,6 @@
 """The run folder: what one training leaves behind, readable by a person.
 
-config.toml                            every setting
+config.toml                            every setting, and the format of these files
 history.jsonl                          the losses, one JSON object a line
 samples.txt                            what the model wrote as it learnt
 best.safetensors                       the checkpoint with the lowest validation loss so far
