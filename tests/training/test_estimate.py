@@ -2,11 +2,13 @@
 
 import os
 import tracemalloc
+from importlib.util import find_spec
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tinygrad_rnn.engine.ops.fused import use_kernels
 from tinygrad_rnn.errors import UsageError
 from tinygrad_rnn.models import KINDS
 from tinygrad_rnn.optim.optimizers import OPTIMIZERS
@@ -16,6 +18,7 @@ from tinygrad_rnn.training import trainer as trainer_module
 from tinygrad_rnn.training.estimate import Estimate
 from tinygrad_rnn.training.threads import limited_threads
 
+needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="needs Numba")
 FACTOR = 1.5  # either way
 OBJECTS = 2**16  # bytes of what is no array, such as names and the graph's nodes
 SIZES = {"embedding_size": 48, "hidden_size": 64, "layers": 2, "batch_size": 12, "seq_length": 32}
@@ -98,8 +101,14 @@ def folder(tmp_path_factory):
     ],
     ids=str,
 )
-def test_each_setting_is_counted(folder, kind, chosen):
-    Moments(folder, kind=kind, **(SIZES | chosen)).check()
+@pytest.mark.parametrize("kernels", ["numpy", pytest.param("numba", marks=needs_numba)])
+def test_each_setting_is_counted(folder, kind, chosen, kernels):
+    settings = SIZES | chosen | {"kind": kind, "kernels": kernels}
+    for threads in (1, 2) if kernels == "numba" else (1,):
+        with use_kernels(kernels):
+            if kernels == "numba":
+                Moments(folder, threads=threads, **settings)  # what is compiled has been
+            Moments(folder, threads=threads, **settings).check()
 
 
 @st.composite

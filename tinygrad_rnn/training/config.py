@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 from ..engine.backend import get_backend
 from ..engine.ops.fused import NAMES as KERNELS
-from ..engine.ops.fused import use_kernels
+from ..engine.ops.fused import kernels_in_use, use_kernels
 from ..errors import BackendError, SettingError, UsageError
 from ..models import KINDS
 from ..optim.optimizers import OPTIMIZERS
@@ -293,6 +293,12 @@ class TrainConfig:
     def to_json(self) -> dict[str, Any]:
         """What is set, as of() takes it and JSON gives it back."""
         return {**self._set(), "corpus": list(self.corpus)}
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether compiled kernels will compute its sequences."""
+        with use_kernels(self.kernels):
+            return self.backend == "numpy" and kernels_in_use() == "numba"
 
     @property
     def units(self) -> str:

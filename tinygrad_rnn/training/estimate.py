@@ -12,7 +12,7 @@ from ..errors import UsageError
 from ..optim.optimizers import OPTIMIZERS
 from ..text import Windows
 from .config import TrainConfig
-from .machine import memory
+from .machine import memory, usable_cores
 
 NUMBER = 4  # bytes
 
@@ -28,6 +28,12 @@ BACKWARD = {  # besides, at the end of its backward pass
     "lstm": 2 + 2 + 2 * 4,  # the same, da of four gates
     "gru": 2 + 2 + 2 * 3 + 2 * 3,  # the same, da_x and da_h of three gates each
 }
+COMPILED = {  # from the forward pass until the backward pass, as fused/compiled.py makes them
+    "rnn": 1,  # outputs
+    "lstm": 1 + 4 + 1,  # outputs; gates; cells
+    "gru": 1 + 3 + 1,  # outputs; gates; W_hn h + b_hn
+}
+
 FORWARD_ONLY = {  # in a validation
     "rnn": 1,  # outputs
     "lstm": 4 + 1,  # gates, outputs
@@ -84,14 +90,21 @@ class Estimate:
         parts = min(config.accumulate, windows.batch_size)
         read = _longest(windows) * -(-windows.batch_size // parts)
         dropout = bool(config.dropout or config.embedding_dropout or config.weight_dropout)
-        kept = read * (KEPT[kind] + bool(config.dropout)) * H  # a layer's; its outputs after dropout as well
+        a_unit = (COMPILED if config.is_compiled else KEPT)[kind]
+        kept = read * (a_unit + bool(config.dropout)) * H  # a layer's; its outputs after dropout as well
         kept += gates * H * H if config.weight_dropout else 0  # and its recurrent weights
         base = lasting + read * E
         gradients = parameters if parts > 1 else output
-        step = [base + config.layers * kept + gradients + read * SCORES[dropout] * V]
-        for n in reversed(range(config.layers)):
-            gradients += 0 if parts > 1 else layers[n]
-            step.append(base + (n + 1) * kept + gradients + read * (BACKWARD[kind] * H + inputs[n]))
+        shards = config.threads or usable_cores()  # each has gradients, and the weights are there packed, too
+        if config.is_compiled and not dropout:  # all layers at once
+            before = parameters if parts > 1 else 0
+            step = [lasting + config.layers * kept + read * (H + V) + before + (1 + shards) * parameters]
+        else:
+            step = [base + config.layers * kept + gradients + read * SCORES[dropout] * V]
+            for n in reversed(range(config.layers)):
+                gradients += 0 if parts > 1 else layers[n]
+                own = shards * layers[n] + 2 * read * H if config.is_compiled else read * BACKWARD[kind] * H
+                step.append(base + (n + 1) * kept + gradients + own + read * inputs[n])
         step.append(lasting + parameters + UPDATE[slots > 0] * max(embedding, output, gates * H * max(E, H)))
 
         # Between steps the gradients are still there, and the weights themselves beside their mean.
@@ -100,7 +113,10 @@ class Estimate:
         if val_windows is not None:
             read = _longest(val_windows) * val_windows.batch_size
             a_layer = E + FORWARD_ONLY[kind] * H + (H if config.layers > 1 else 0)
-            validation = between + read * max(a_layer, H + SCORES_ONLY * V)
+            if config.is_compiled:  # all layers at once, and their weights packed
+                validation = between + parameters + read * (config.layers * H + V)
+            else:
+                validation = between + read * max(a_layer, H + SCORES_ONLY * V)
         checkpoint = between + WRITTEN * parameters * (1 + slots + 2 * averages)
         return cls(parameters, NUMBER * max(step), NUMBER * validation, NUMBER * checkpoint)
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..engine.blas import blas_library
-from ..engine.ops.fused import is_compiled, kernels_for, use_kernels
+from ..engine.ops.fused import kernels_for, use_kernels
 from ..engine.ops.fused.shards import use_shards
 from .config import TrainConfig
 from .estimate import GATES
@@ -46,7 +46,7 @@ def limited_threads(config: TrainConfig) -> Iterator[None]:
 def _threads(config: TrainConfig, threads: int) -> Iterator[None]:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    compiled = _is_compiled(config)
+    compiled = config.is_compiled
     with (
         threadpool_limits(limits=1 if compiled else threads, user_api="blas"),
         use_shards(threads if compiled else 1),
@@ -54,14 +54,9 @@ def _threads(config: TrainConfig, threads: int) -> Iterator[None]:
         yield
 
 
-def _is_compiled(config: TrainConfig) -> bool:
-    with use_kernels(config.kernels):
-        return config.backend == "numpy" and is_compiled(np, np.dtype(np.float32))
-
-
 def _cores(config: TrainConfig) -> int:
     """Cores that a run may use: a limit that the BLAS library was given, as by OMP_NUM_THREADS, is a wish."""
-    unknown = usable_cores() if _is_compiled(config) else 1
+    unknown = usable_cores() if config.is_compiled else 1
     return min(usable_cores(), blas_library().get("num_threads", unknown))
 
 
