@@ -35,10 +35,8 @@ class FusedAdam:
                 return False
             addresses = np.array([_address(a) for a in arrays], np.int64).reshape(-1, 3)
             self._arrays, self._table = arrays, np.insert(addresses, (0, 1), 0, axis=1)
-        for row, p in zip(self._table, params, strict=True):
-            g = None if p.grad is None else p.grad.array
-            if g is not None and not _fits(g, params[0].dtype):
-                return False
+        gradients = [None if p.grad is None else np.ascontiguousarray(p.grad.array) for p in params]
+        for row, g in zip(self._table, gradients, strict=True):
             row[0], row[2] = (0, 0) if g is None else (g.size, _address(g))
         from ..engine.ops.fused.shards import in_shards
         from ..engine.ops.fused.update import adam
