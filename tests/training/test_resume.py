@@ -7,6 +7,7 @@ import os
 import re
 import tracemalloc
 from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -63,6 +64,12 @@ def test_every_network_and_dropout(tmp_path, kind, dropout):
     check_law(tmp_path, kind=kind, **DROPOUTS[dropout])
 
 
+@pytest.mark.skipif(find_spec("numba") is None, reason="needs Numba")
+@pytest.mark.parametrize("kind", KINDS)
+def test_shards(tmp_path, kind):
+    check_law(tmp_path, kind=kind, kernels="numba", threads=2, batch_size=14)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -84,6 +91,7 @@ def trainings(draw):
         "batch_size": draw(st.sampled_from([4, 4, 1, 50])),
         "seed": draw(st.integers(0, 2**64 - 1)),
         "kernels": draw(st.sampled_from(["numpy", "numba"])),
+        "threads": draw(st.sampled_from([None, 1, 3])),
         **draw(st.sampled_from(list(DROPOUTS.values()))),
     }
     several = {
