@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import numpy as np
 
 from tinygrad_rnn.training.allocator import keep_freed_memory
@@ -16,12 +18,9 @@ class Training:
         self._trainer = work.trainer()
         self._trainer.model.load_state_dict({n: a for n, a in start.items() if "." in n})
         config = with_threads(work.config)
-        self._limit = limited_threads(config)
-        self._limit.__enter__()
+        self._limits = ExitStack()  # which ends with this contestant
+        self._limits.enter_context(limited_threads(config))
         self.threads = config.threads
-
-    def __del__(self) -> None:
-        self._limit.__exit__(None, None, None)
 
     def step(self) -> float:
         return self._trainer.train_step().loss

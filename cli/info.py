@@ -28,7 +28,7 @@ trnn info runs/first/best.safetensors --all
 trnn info runs/first --json"""
 
 LISTED = 300  # characters of a vocabulary, and of a note
-FINGERPRINT = ("tinygrad_rnn", "numpy", "blas", "blas kernel", "blas threads", "backend")
+FINGERPRINT = ("tinygrad_rnn", "numpy", "blas", "blas kernel", "blas threads", "backend", "kernels", "shards")
 
 
 def info(

@@ -126,7 +126,7 @@ def sample(
         check_new(output)
     path = find_checkpoint(run if run is not None else newest(RUNS), checkpoint.value)
     model, vocabulary, meta = models.load(path)
-    say_if_compiling("write" if beam is None and num == 1 else f"{model.kind}_forward")
+    say_if_compiling("write" if beam is None else f"{model.kind}_forward")
     start = read_given(prime, "the prime", path, vocabulary, unknown)[1] if prime else np.zeros(0, int)
     first = start if len(start) else opening(vocabulary)
     ending = None if until is None else _until(until, normal_form(path), vocabulary)

@@ -2,7 +2,12 @@
 the others are; the shards of a batch, in order."""
 
 import os
+import signal
+import subprocess
+import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -108,6 +113,68 @@ def test_shards_run_side_by_side_and_a_mistake_in_one_is_told():
     assert shards.shards_in_use() == 1
     with pytest.raises(ValueError, match="at least 1"):
         shards.use_shards(0)
+
+
+def test_ctrl_c_waits_for_every_shard():
+    """They write to arrays that are about to be freed."""
+    ended = []
+
+    def work(first, last):
+        if first:
+            time.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGINT)  # while the first shard's thread waits
+            time.sleep(0.3)
+            ended.append(first)
+
+    with shards.use_shards(2), pytest.raises(KeyboardInterrupt):
+        shards.in_shards(work, 4, 1)
+    assert ended == [2]
+
+
+def test_shards_where_no_thread_can_be_started(monkeypatch):
+    pool = ThreadPoolExecutor(1)
+    pool.shutdown()
+    monkeypatch.setattr(shards, "_pool", lambda threads: pool)
+    with shards.use_shards(3):
+        found = shards.in_shards(lambda first, last: (first, last), 6, 1)
+    assert found == [(0, 2), (2, 4), (4, 6)]
+
+
+def test_the_number_of_shards_is_each_threads_own():
+    found = []
+    with shards.use_shards(2):
+        thread = threading.Thread(target=lambda: found.append(shards.shards_in_use()))
+        thread.start()
+        thread.join()
+    assert found == [1]
+
+
+def test_narrower_registers_from_the_same_cache(tmp_path):
+    """What is compiled for another processor is not taken for one's own."""
+    code = """
+import sys, numpy as np, tinygrad_rnn as tg
+from tinygrad_rnn.engine.ops.fused import use_kernels
+rng = np.random.default_rng(0)
+inputs = [tg.tensor(rng.standard_normal(s), requires_grad=True) for s in [(3, 7, 5), (7, 9), (9, 5), (9, 9)]]
+found = []
+for name in ("numpy", "numba"):
+    with use_kernels(name):
+        outputs, _ = tg.rnn(*inputs, None, None)
+        found.append([outputs.numpy(), *(g.numpy() for g in tg.grad(outputs.sum(), inputs))])
+assert all(np.allclose(*pair, rtol=1e-12, atol=1e-13) for pair in zip(*found))
+from tinygrad_rnn.engine.ops.fused import product
+print(product.BYTES)
+"""
+    widths = []
+    for processor in ("generic", ""):
+        given = {"NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": ""}
+        given = {name: value for name, value in given.items() if processor or name == "NUMBA_CACHE_DIR"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | given, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        widths.append(int(done.stdout))
+    assert widths == [16, product.BYTES]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

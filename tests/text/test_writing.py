@@ -54,6 +54,18 @@ def test_predictions_that_are_not_finite():
         list(sample(model, np.array([1]), 5))
 
 
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_what_follows_the_end_of_a_text_harms_nobody(count, seed):
+    model, texts = model_of("rnn", 1), []
+    model.embedding.weight.array[5] = np.nan  # the symbol that ends a text
+    for name in ("numpy", "numba"):
+        with use_kernels(name):
+            found = sample_streams(model, np.array([0]), 200, count, seed=seed, until=np.array([5]))
+            texts.append(np.array(list(found)).tolist())
+    assert texts[0] == texts[1] and len(texts[0]) > 0
+
+
 @pytest.mark.parametrize("kernels", ["numpy", "numba"])
 @pytest.mark.parametrize(
     ("prime", "exclude", "message"),

@@ -31,12 +31,15 @@ class FusedAdam:
             a for p, own in zip(params, state, strict=True) for a in (p.array, own["mean"], own["square"])
         ]
         if len(arrays) != len(self._arrays) or any(map(_another, arrays, self._arrays)):
-            if not all(_fits(a, params[0].dtype) for a in arrays):
+            shapes = [p.shape for p in params for _ in range(3)]
+            if not all(_fits(a, params[0].dtype, shape) for a, shape in zip(arrays, shapes, strict=True)):
                 return False
             addresses = np.array([_address(a) for a in arrays], np.int64).reshape(-1, 3)
             self._arrays, self._table = arrays, np.insert(addresses, (0, 1), 0, axis=1)
         gradients = [None if p.grad is None else np.ascontiguousarray(p.grad.array) for p in params]
-        for row, g in zip(self._table, gradients, strict=True):
+        for row, p, g in zip(self._table, params, gradients, strict=True):
+            if g is not None and g.size != p.size:  # another array in the parameter's place
+                return False
             row[0], row[2] = (0, 0) if g is None else (g.size, _address(g))
         from ..engine.ops.fused.shards import in_shards
         from ..engine.ops.fused.update import adam
@@ -54,8 +57,9 @@ def _another(one: Any, other: Any) -> bool:
     return one is not other
 
 
-def _fits(array: Any, dtype: Any) -> bool:
-    return isinstance(array, np.ndarray) and array.dtype == dtype and array.flags.carray
+def _fits(array: Any, dtype: Any, shape: tuple[int, ...]) -> bool:
+    alike = isinstance(array, np.ndarray) and array.dtype == dtype and array.shape == shape
+    return alike and array.flags.carray
 
 
 def _address(array: np.ndarray) -> int:

@@ -88,10 +88,10 @@ def sample_streams(
             piece = min(2 * piece, writer.piece, left)
             points = np.column_stack([generator.random(piece) for generator in generators])
             written = writer.write(points, temperature, top_k, top_p, exclude)
-            if written is None:
-                raise CheckpointError(NOT_FINITE)
             going = np.full(len(writing), True)
             for latest in written:
+                if latest[going].min() < 0:
+                    raise CheckpointError(NOT_FINITE)
                 everyone = np.full(count, ENDED)
                 everyone[writing[going]] = latest[going]
                 yield everyone

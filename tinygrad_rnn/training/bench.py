@@ -1,7 +1,8 @@
 """What a training step and a sampled symbol cost on this machine, and how near that comes to its limit.
 
-The limit is the matrix products: they are most of the work, and nothing computes them faster than the BLAS
-library at its best. What is measured is what a training does: steps of the trainer, on made-up symbols.
+The limit is the matrix products: they are most of the work, and a BLAS library at its best computes large
+ones at nearly the processor's own rate. What is measured is what a training does: steps of the trainer, on
+made-up symbols.
 """
 
 from __future__ import annotations
@@ -118,14 +119,14 @@ WORKS = {
 class Measured:
     """What one thing costs: `seconds`, the median, for so many `symbols`.
 
-    threads: that it was computed with; None: not known. rate: the limit(), measured right after
-    it; share: of that rate, what was reached. None for sampling.
+    threads: that it was computed with. rate: the limit(), measured right after it; share: of that rate, what
+    was reached. None for sampling.
     """
 
     name: str
     seconds: float
     symbols: int
-    threads: int | None
+    threads: int
     rate: float | None = None
     share: float | None = None
 
@@ -145,7 +146,7 @@ def measure() -> Iterator[Measured]:
             name=f"{name}: step of {work}",
             seconds=seconds,
             symbols=work.batch_size * work.seq_length,
-            threads=config.threads,
+            threads=config.threads or 1,
             rate=rate,
             share=work.flop / seconds / rate / 1e9,
         )

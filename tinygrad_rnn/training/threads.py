@@ -20,7 +20,7 @@ import numpy as np
 
 from ..engine.blas import blas_library
 from ..engine.ops.fused import kernels_for, use_kernels
-from ..engine.ops.fused.shards import use_shards
+from ..engine.ops.fused.shards import STREAMS, shards_in_use, use_shards
 from .config import TrainConfig
 from .estimate import GATES
 from .machine import usable_cores
@@ -57,7 +57,8 @@ def _threads(config: TrainConfig, threads: int) -> Iterator[None]:
 def _cores(config: TrainConfig) -> int:
     """Cores that a run may use: a limit that the BLAS library was given, as by OMP_NUM_THREADS, is a wish."""
     unknown = usable_cores() if config.is_compiled else 1
-    return min(usable_cores(), blas_library().get("num_threads", unknown))
+    # In a block of limited_threads() the library has one thread, and there are shards.
+    return min(usable_cores(), max(blas_library().get("num_threads", unknown), shards_in_use()))
 
 
 def with_threads(config: TrainConfig) -> TrainConfig:
@@ -66,6 +67,8 @@ def with_threads(config: TrainConfig) -> TrainConfig:
         return config
     cores = _cores(config)
     several = cores > 1 and config.hidden_size >= UNITS_WORTH_A_TRIAL
+    if config.is_compiled and config.batch_size // config.accumulate < 2 * STREAMS:
+        several = False  # too few for two shards
     return replace(config, threads=cores if several and _faster(config, cores) else 1)
 
 

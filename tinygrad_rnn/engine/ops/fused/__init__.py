@@ -65,13 +65,13 @@ def _checked(name: str | None) -> str | None:
 
 
 def must_compile(*functions: str) -> bool:
-    """Whether one of these, such as "lstm_backward" of compiled.py, has yet to be compiled, for this machine
+    """Whether one of these, such as "lstm_backward" of layers.py, has yet to be compiled, for this machine
     and version. All of them take some 10 seconds."""
     if kernels_in_use() != "numba":
         return False
     from .jit import cache_folder
 
-    return not all(any(cache_folder().rglob(f"*._{name}-*.nbc")) for name in functions)
+    return not all(any(cache_folder().rglob(f"*.{name}-*.nbc")) for name in functions)
 
 
 def kernels_for(xp: Any, dtype: Any) -> ModuleType:

@@ -57,11 +57,6 @@ def _packed_room(K: int, N: int, dtype: Any) -> np.ndarray:
     return np.empty(packed_size(K, N, dtype.itemsize), dtype)
 
 
-@functools.cache
-def _ones(number: int, dtype: Any) -> np.ndarray:
-    return np.ones(number, dtype)
-
-
 def _steps(rows: int, steps: int) -> int:
     """Time steps of a chunk, with so many rows each."""
     return min(max(CHUNK // rows, 1), steps)
@@ -115,18 +110,19 @@ class Layer:
         """After the last step, once forward() has run."""
         return (self.outputs[-1], self._kept[1][-1]) if self._kind == "lstm" else (self.outputs[-1],)
 
-    def begin_backward(self, g: Any, ends: list, dx: Any) -> None:
-        """g (T, B, H): the gradient of the outputs, or with T = 0. ends: of the last states, which backward()
-        replaces by those of the first. dx (T, B, D): to be filled, or with T = 0. It may be g."""
+    def packed_for_backward(self, need_x: bool) -> tuple:
+        """w_ih, if the gradient of x is needed, and w_hh."""
         w_ih, w_hh = self._weights[:2]
-        self._products = ()  # no longer needed
         if self._kind == "gru":  # the order in which gru_backward() has the gates
             w_ih = np.roll(w_ih, w_hh.shape[1], axis=0)
-        self._back = (g, *ends), (packed(w_ih) if len(dx) else _nothing(1, w_hh.dtype), packed(w_hh)), dx
+        return (packed(w_ih) if need_x else _nothing(1, w_hh.dtype), packed(w_hh))
 
-    def backward(self, first: int, last: int) -> list:
-        """Gradients of w_ih (or of the table), w_hh, b_ih and b_hh from these streams."""
-        upstream, back, dx = self._back
+    def backward(self, back: tuple, g: Any, ends: list, dx: Any, first: int, last: int) -> list:
+        """Gradients of w_ih (or of the table), w_hh, b_ih and b_hh from these streams.
+
+        back: packed_for_backward(). g (T, B, H): the gradient of the outputs, or with T = 0. ends: of the
+        last states, which those of the first replace. dx (T, B, D): to be filled, or with T = 0. It may be g.
+        """
         table, (rows, features) = self._inputs[2], self._weights[0].shape
         steps, _, hidden = self.outputs.shape
         dtype, streams = self.outputs.dtype, last - first
@@ -135,7 +131,7 @@ class Layer:
         dw_hh = np.zeros((rows, hidden), dtype)
         biases = [np.zeros(rows, dtype) for _ in range(2 if self._kind == "gru" else 1)]
         BACKWARD[self._kind](
-            multiplier(dtype), *upstream, *self._inputs[:2], *back, self._states[0], *self._kept,
+            multiplier(dtype), g, *ends, *self._inputs[:2], *back, self._states[0], *self._kept,
             self.outputs, *self._options, dx, dw_ih, dtable, dw_hh, *biases,
             _room(chunk * streams, ROOM[self._kind] * hidden, dtype),
             _packed_room(chunk * streams, features, dtype), _packed_room(chunk * streams, hidden, dtype),
@@ -170,7 +166,7 @@ def _layer_forward(
 ) -> tuple:
     states = tuple(np.ascontiguousarray(state) for state in states)
     layer = Layer(kind, np.ascontiguousarray(x), states, weights, keep, rectified)
-    in_shards(layer.forward, x.shape[1], ROWS)
+    in_shards(layer.forward, x.shape[1])
     return (layer.outputs, *(state.copy() for state in layer.last_states())), layer if keep else None
 
 
@@ -181,8 +177,9 @@ def _layer_backward(layer: Layer, g: tuple, inputs: tuple, states: int, needs: t
         for d, s in zip(g[1:], inputs[1:], strict=False)
     ]
     dx = np.empty(x.shape if needs[0] else (0, 0, 0), x.dtype)
-    layer.begin_backward(_nothing(3, x.dtype) if g[0] is None else np.ascontiguousarray(g[0]), ends, dx)
-    gradients = layer.gradients(in_shards(layer.backward, x.shape[1], ROWS))
+    upstream = _nothing(3, x.dtype) if g[0] is None else np.ascontiguousarray(g[0])
+    backward = functools.partial(layer.backward, layer.packed_for_backward(needs[0]), upstream, ends, dx)
+    gradients = layer.gradients(in_shards(backward, x.shape[1]))
     return (
         dx if needs[0] else None,
         *ends,
@@ -286,7 +283,7 @@ def language_model_forward(xp: Any, parts: Any, symbols: Any, targets: Any, kind
         stack.append(Layer(kind, x, states, weights, keep, **source))
         x, source = stack[-1].outputs, {}
     w, bias = (
-        packed_transposed(parts.weight, _ones(len(parts.weight), dtype)),
+        packed_transposed(parts.weight),
         np.ascontiguousarray(parts.bias),
     )
     losses, differences = np.empty((steps, batch), dtype), np.empty((steps, batch, len(bias)), dtype)
@@ -298,7 +295,7 @@ def language_model_forward(xp: Any, parts: Any, symbols: Any, targets: Any, kind
             layer.forward(first, last)
         cross_entropy(multiplier(dtype), top, w, bias, goals, *filled, first * together, last * together)
 
-    in_shards(forward, batch, ROWS)
+    in_shards(forward, batch)
     ends = zip(*(layer.last_states() for layer in stack), strict=True)
     loss = np.asarray(losses.mean(), dtype)
     return (loss, *map(np.stack, ends)), ((stack, differences, folded) if keep else None)
@@ -319,8 +316,10 @@ def language_model_backward(
         for d, state in zip(g[1:], parts.states, strict=True)
     ]
     d_lowest = nothing if folded else np.empty((steps, batch, parts.embedding.shape[1]), dtype)
+    plans = []
     for number, layer in enumerate(stack):
-        layer.begin_backward(g_up, [d[number] for d in d_states], g_up if number else d_lowest)
+        dx = g_up if number else d_lowest
+        plans.append((layer, layer.packed_for_backward(len(dx) > 0), g_up, [d[number] for d in d_states], dx))
 
     def backward(first: int, last: int) -> list[list]:
         rows = (last - first) * together
@@ -330,9 +329,9 @@ def language_model_backward(
             multiplier(dtype), given, scale, top, w, up, dw, db, np.empty((chunk * rows, V), dtype),
             _packed_room(chunk * rows, hidden, dtype), chunk, first * together, last * together,
         )  # fmt: skip
-        return [*(layer.backward(first, last) for layer in reversed(stack)), [dw, db]]
+        return [*(layer.backward(*plan, first, last) for layer, *plan in reversed(plans)), [dw, db]]
 
-    *of_layers, of_output = zip(*in_shards(backward, batch, ROWS), strict=True)
+    *of_layers, of_output = zip(*in_shards(backward, batch), strict=True)
     gradients = [layer.gradients(each) for layer, each in zip(stack, reversed(of_layers), strict=True)]
     if folded:
         d_embedding = gradients[0].pop()

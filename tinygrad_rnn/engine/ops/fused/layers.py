@@ -27,9 +27,8 @@ from .jit import compiled, inlined
 from .pointwise import tanh_all, tanh_of
 from .product import ROWS, add_product, pack
 
-PADDING = (
-    16  # numbers after a row of gradients: rows a power of two apart would share few places of the cache
-)
+# Numbers after a row of gradients: rows a power of two apart would share few places of the cache.
+PADDING = 16
 
 
 @inlined

@@ -28,7 +28,7 @@ def cross_entropy(multiply, outputs, w, bias, targets, losses, gradients, first,
             row, goal = scores[r], targets[t, first + r]
             largest = row[0]
             for v in range(1, V):
-                largest = row[v] if not row[v] <= largest else largest  # a NaN stays
+                largest = row[v] if row[v] > largest else largest
             loss = largest - row[goal]
             for v in range(V):
                 row[v] = exp_of(row[v] - largest)

@@ -17,25 +17,27 @@ The sum over k is always taken in the same order, whatever the number of rows.
 from __future__ import annotations
 
 import functools
+import platform
 from typing import Any
 
-import llvmlite.binding  # type: ignore[import-untyped]
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import carray, from_dtype, types
+from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from .jit import c_function, compiled, inlined
 
 
 def _registers() -> tuple[int, int]:
-    """Bytes of a vector register of this processor, and how many vectors wide a panel is."""
-    features = llvmlite.binding.get_host_cpu_features()
-    if features.get("avx512f"):
+    """Bytes of a vector register of the processor that Numba compiles for, and vectors of a panel."""
+    _, _, features = cpu_target.target_context.codegen().magic_tuple()
+    if "+avx512f" in features:
         return 64, 4
-    if features.get("avx2"):
+    if "+avx2" in features:
         return 32, 2
-    return 16, 4 if features.get("neon") else 2
+    return 16, 4 if platform.machine().lower() in ("arm64", "aarch64") else 2
 
 
 # A tile of ROWS by VECTORS registers leaves some of the 32 (or 16) for what is multiplied.
@@ -46,7 +48,12 @@ BLOCK = 64  # rows
 @intrinsic
 def _tile(context, a, a_row, a_k, panel, c, c_row, K, rows, vectors):  # type: ignore[no-untyped-def]
     """c (rows, vectors' width) += a (rows, K) panel (K, vectors' width), with the strides of a and c in
-    elements. Only for 1 to ROWS rows, 1 to VECTORS vectors and K > 0."""
+    elements. Only for 1 to ROWS rows, 1 to VECTORS vectors and K > 0.
+
+    The code is made for every size of a tile: the sums of all rows and vectors are values that LLVM keeps in
+    registers. A tile of a single row does two terms a turn: its few sums would wait for the loop (77 instead
+    of 58 GFLOP/s for 1x128x512).
+    """
     i64 = types.int64
     signature = types.void(a, i64, i64, panel, c, i64, i64, i64, i64)
 
@@ -62,7 +69,7 @@ def _tile(context, a, a_row, a_k, panel, c, c_row, K, rows, vectors):  # type: i
             for array, value in ((a, a_), (panel, panel_), (c, c_))
         )
         fma = builder.module.declare_intrinsic(
-            f"llvm.fma.v{lanes}f{32 if single else 64}", fnty=ir.FunctionType(vector, [vector] * 3)
+            f"llvm.fmuladd.v{lanes}f{32 if single else 64}", fnty=ir.FunctionType(vector, [vector] * 3)
         )
         undefined = ir.Constant(vector, ir.Undefined)
         zero = ir.Constant(ir.IntType(32), 0)
@@ -165,36 +172,43 @@ def packed_size(K: int, N: int, itemsize: int) -> int:
     return K * -(-N // lanes) * lanes
 
 
+@intrinsic
+def _room_for_a_tile(context, like):  # type: ignore[no-untyped-def]
+    """Memory for a tile of numbers like those of an array, on the stack: in a C function nothing may fail."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        room = cgutils.alloca_once(builder, ir.ArrayType(ir.IntType(8), ROWS * VECTORS * BYTES))
+        return builder.bitcast(room, context.get_value_type(signature.return_type))
+
+    return types.CPointer(like.dtype)(like), generate
+
+
 def _add_panels(a, w, c, a_row, a_k, c_row, M, K, N):
     """add_product(), given where matrices begin and their strides in elements. The last panel may be wider
-    than what is left of c: it goes by way of a matrix of its own."""
+    than what is left of c: its tiles go by way of one of their own."""
     a, w, c = carray(a, EVERYTHING), carray(w, EVERYTHING), carray(c, EVERYTHING)
     lanes = BYTES // c.itemsize
     tiles = (M + ROWS - 1) // ROWS
-    wide = np.empty(M * VECTORS * lanes if N % lanes else 0, c.dtype)
+    whole = carray(_room_for_a_tile(c), ROWS * VECTORS * lanes)
     for start in range(0, N, VECTORS * lanes):
         left = min(N - start, VECTORS * lanes)
         vectors = (left + lanes - 1) // lanes
-        width = vectors * lanes
-        narrow = left < width
-        into, into_row = (wide, width) if narrow else (c[start:], c_row)
-        if narrow:
-            for m in range(M):
-                for n in range(left):
-                    wide[m * width + n] = c[m * c_row + start + n]
-                for n in range(left, width):
-                    wide[m * width + n] = 0
+        width, panel = vectors * lanes, w[start * K :]
         m = 0
         for tile in range(tiles, 0, -1):
             rows = (M - m) // tile  # about equal
-            _tile(
-                a[m * a_row :], a_row, a_k, w[start * K :], into[m * into_row :], into_row, K, rows, vectors
-            )
+            into = c[m * c_row + start :]
+            if left == width:
+                _tile(a[m * a_row :], a_row, a_k, panel, into, c_row, K, rows, vectors)
+            else:
+                for r in range(rows):
+                    for n in range(width):
+                        whole[r * width + n] = into[r * c_row + n] if n < left else 0
+                _tile(a[m * a_row :], a_row, a_k, panel, whole, width, K, rows, vectors)
+                for r in range(rows):
+                    for n in range(left):
+                        into[r * c_row + n] = whole[r * width + n]
             m += rows
-        if narrow:
-            for m in range(M):
-                for n in range(left):
-                    c[m * c_row + start + n] = wide[m * width + n]
 
 
 EVERYTHING = 2**40  # elements, of memory whose end is not known
@@ -231,7 +245,7 @@ def _call(context, address, a, w, c, a_row, a_k, c_row, M, K, N):  # type: ignor
 
 @inlined
 def add_product(multiply, a, w, c):
-    """c (M, N) += a (M, K) W, with W (K, N) packed in w; a may have any strides, c contiguous rows.
+    """c (M, N) += a (M, K) W, with W (K, N) packed in w. Strides of a are not negative, rows of c contiguous.
 
     multiply: the multiplier() for their dtype.
     """
@@ -287,9 +301,11 @@ def packed(weight: Any) -> np.ndarray:
     return w
 
 
-def packed_transposed(weight: Any, scale: Any) -> np.ndarray:
-    """W (K, N) packed, with column n of W scale[n] times row n of `weight`."""
+def packed_transposed(weight: Any, scale: Any = None) -> np.ndarray:
+    """W (K, N) packed, with column n of W scale[n] (or once) times row n of `weight`."""
     N, K = weight.shape
+    if scale is None:
+        scale = np.ones(N, weight.dtype)
     w = np.empty(packed_size(K, N, weight.itemsize), weight.dtype)
     pack_transposed(np.ascontiguousarray(weight), scale, w)
     return w

@@ -84,12 +84,12 @@ def _draw(scores, weights, point, temperature, top_k, top_p):
 
 
 @compiled
-def _write(
+def write(
     multiply, kind, table, ih, b_ih, hh, b_hh, w, bias, h, c, latest, points, temperature, exclude, top_k,
     top_p, written,
 ):  # fmt: skip
-    """`written` (n, B) filled with symbols that continue `latest` (B,), by the draws from 0 to 1 in `points`.
-    False if a prediction is not finite."""
+    """`written` (n, B) filled with symbols that continue `latest` (B,), by the draws from 0 to 1 in `points`;
+    from a prediction on that is not finite with NOT_FINITE."""
     layers, B, _ = h.shape
     a, s = np.empty((B, b_hh.shape[1]), h.dtype), np.empty((B, b_hh.shape[1]), h.dtype)
     scores, weights = np.empty((B, bias.size), h.dtype), np.empty(bias.size)
@@ -108,11 +108,9 @@ def _write(
         for b in range(B):
             if exclude >= 0:
                 scores[b, exclude] = -np.inf
-            latest[b] = _draw(scores[b], weights, points[n, b], temperature, top_k, top_p)
-            if latest[b] == NOT_FINITE:
-                return False
-            written[n, b] = latest[b]
-    return True
+            symbol = _draw(scores[b], weights, points[n, b], temperature, top_k, top_p)
+            written[n, b] = symbol
+            latest[b] = max(symbol, 0)
 
 
 class Writer:
@@ -133,7 +131,7 @@ class Writer:
             _stacked([layer[2] * scale for layer in upper], lowest),
             _stacked([packed_transposed(layer[1], scale) for layer in parts.layers], lowest),
             _stacked([layer[3] * scale for layer in parts.layers], lowest),
-            packed_transposed(parts.weight, np.ones(len(parts.weight), lowest.dtype)),
+            packed_transposed(parts.weight),
             np.ascontiguousarray(parts.bias),
         )
         h, c = (np.array(parts.states[i % len(parts.states)], order="C") for i in range(2))
@@ -146,16 +144,16 @@ class Writer:
         top_k: int | None = None,
         top_p: float | None = None,
         exclude: int | None = None,
-    ) -> np.ndarray | None:
-        """As many symbols of each text as there are rows in `points` (n, B), draws from 0 to 1; None if a
-        prediction is not finite."""
+    ) -> np.ndarray:
+        """As many symbols of each text as there are rows in `points` (n, B), draws from 0 to 1;
+        NOT_FINITE where a prediction is not finite."""
         written, V = np.empty(points.shape, np.intp), len(self._weights[0])
-        finite = _write(
+        write(
             multiplier(self._weights[0].dtype), self._kind, *self._weights, *self._states,
             np.ascontiguousarray(points), float(temperature), -1 if exclude is None else int(exclude),
             min(top_k or V, V), 1.0 if top_p is None else float(top_p), written,
         )  # fmt: skip
-        return written if finite else None
+        return written
 
     def keep(self, texts: np.ndarray) -> None:
         """Go on with these texts only, given by their places."""
