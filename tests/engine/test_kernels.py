@@ -427,3 +427,32 @@ def test_a_layer_in_shards(cell):  # type: ignore[no-untyped-def]
                 found.append([o.numpy() for o in (*outputs, *tg.grad(together, inputs))])
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_each_gradient_has_memory_of_its_own(kernels, kind, whole):  # type: ignore[no-untyped-def]
+    """They are handed to the parameters without a copy."""
+    with use_kernels(kernels):
+        model = small(kind)
+        model.rnn.fused = True
+        parameters = list(model.parameters())
+        if whole:
+            loss, _ = model.loss(SYMBOLS, SYMBOLS)
+        else:
+            scores, _ = model(SYMBOLS)
+            loss = scores.sum()
+        loss.backward(retain_graph=True)
+        first = [p.grad.numpy().copy() for p in parameters]
+        held = [p.grad.array for p in parameters]
+        for p in parameters:
+            p.grad.array[...] = np.nan  # of a gradient that one keeps
+            p.grad = None
+        loss.backward()
+        arrays = held + [p.grad.array for p in parameters]
+    for n, array in enumerate(arrays):
+        assert array.flags.writeable
+        assert not any(np.shares_memory(array, other) for other in arrays[:n])
+    for p, before in zip(parameters, first, strict=True):
+        np.testing.assert_array_equal(p.grad.numpy(), before)

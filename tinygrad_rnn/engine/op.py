@@ -54,6 +54,7 @@ class Op:
     moves       the result lives in another backend, the one given as `target`
     has_residuals  forward takes `keep=` and gives `(result, residuals)`: what only its own VJP reads,
                 handed to it as `residuals=`
+    gives_away  the joint VJP's arrays are new at every call and held by nobody else: the engine may keep them
     reference   `reference(F, *inputs, **params)`: the same function in ordinary ops; what higher
                 derivatives differentiate and what anomaly detection replays
     numpy       name of the NumPy function that this op stands for, if it has one
@@ -74,6 +75,7 @@ class Op:
     needs_backend: bool = False
     moves: bool = False
     has_residuals: bool = False
+    gives_away: bool = False
     reference: Callable | None = None
     numpy: str | None = None
     source: str = "built-in"

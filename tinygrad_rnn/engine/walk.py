@@ -62,13 +62,13 @@ class Walk:
         """Visit the youngest node that has a gradient pending, and return it; None when done."""
         if not self._heap:
             return None
-        node, g, _ = self._pending.pop(-heappop(self._heap))
+        node, g, owned = self._pending.pop(-heappop(self._heap))
         if node.listeners is not None or self._wanted is not None:
-            g = self._arrived(node, g)
+            g, owned = self._arrived(node, g), False  # hooks may hold it
         op = node.op
         if op is None:
             if self._wanted is None:
-                self._accumulate(node, g)
+                self._accumulate(node, g, owned)
             return node
         on_path = self._on_path
         if on_path is not None and (node not in on_path or node in self._ends):
@@ -94,6 +94,7 @@ class Walk:
             expected = node.backend.array_type
 
         gradients = None if op.joint is None else self._joint(node, F, g, out, inputs)
+        own = op.gives_away and not self.create_graph
         gradient: Any
         for number, parent in enumerate(node.parents):
             if parent is None or (on_path is not None and parent not in on_path):
@@ -122,7 +123,7 @@ class Walk:
             seq = parent.seq
             entry = pending.get(seq)
             if entry is None:
-                pending[seq] = [parent, gradient, False]
+                pending[seq] = [parent, gradient, own]
                 heappush(heap, -seq)
             elif entry[2]:
                 entry[1] += gradient
@@ -212,8 +213,8 @@ class Walk:
         # A copy: a VJP may have handed on an array that others hold as well.
         return Tensor(node.backend.xp.array(cotangent), None, 0, node.backend)
 
-    def _accumulate(self, leaf: Node, g: Any) -> None:
-        arriving = self._as_tensor(leaf, g)
+    def _accumulate(self, leaf: Node, g: Any, owned: bool) -> None:
+        arriving = Tensor(g, None, 0, leaf.backend) if owned else self._as_tensor(leaf, g)
         if isinstance(g, Tensor):  # recorded, under create_graph: keep its node, share its array with nobody
             arriving = Tensor(g.backend.xp.array(g.array), g.node, g.output, g.backend)
         if leaf.grad is None:

@@ -75,6 +75,7 @@ def _vjp(
     saves="*",
     promotes=True,
     needs_backend=True,
+    gives_away=True,
     name="language_model",
 )
 def language_model(

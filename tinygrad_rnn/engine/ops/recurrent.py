@@ -133,7 +133,7 @@ def _sequence_vjp(kind: str) -> Callable:
     return vjp
 
 
-_traits: dict[str, Any] = {"saves": "* out", "has_residuals": True, "promotes": True}
+_traits: dict[str, Any] = {"saves": "* out", "has_residuals": True, "promotes": True, "gives_away": True}
 
 
 @op(inputs=6, joint=_sequence_vjp("rnn"), reference=rnn_steps, name="rnn", **_traits)
