@@ -59,6 +59,6 @@ def _row(one: Measured) -> list[str]:
         one.name,
         milliseconds(one.seconds),
         f"{one.symbols / one.seconds:,.0f}",
-        "" if one.threads is None else str(one.threads),
+        str(one.threads),
         "" if one.share is None else f"{100 * one.share:.0f} %",
     ]

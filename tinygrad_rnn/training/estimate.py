@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..engine.ops.language_model import GATES
 from ..errors import UsageError
 from ..optim.optimizers import OPTIMIZERS
 from ..text import Windows
@@ -17,7 +18,6 @@ from .machine import memory, usable_cores
 NUMBER = 4  # bytes
 
 # Arrays of one number for each unit of a layer and symbol, as engine/ops/fused/sequence.py makes them.
-GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 KEPT = {  # from a layer's forward pass until its backward pass
     "rnn": 1,  # outputs
     "lstm": 1 + 4 + 2,  # outputs; gates; cells and their tanh

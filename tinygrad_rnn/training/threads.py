@@ -21,8 +21,8 @@ import numpy as np
 from ..engine.blas import blas_library
 from ..engine.ops.fused import kernels_for, use_kernels
 from ..engine.ops.fused.shards import STREAMS, shards_in_use, use_shards
+from ..engine.ops.language_model import GATES
 from .config import TrainConfig
-from .estimate import GATES
 from .machine import usable_cores
 
 UNITS_WORTH_A_TRIAL, UNITS_WORTH_SHARING = 96, 256

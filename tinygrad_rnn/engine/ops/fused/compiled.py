@@ -282,10 +282,7 @@ def language_model_forward(xp: Any, parts: Any, symbols: Any, targets: Any, kind
         states = tuple(np.ascontiguousarray(state[number]) for state in parts.states)
         stack.append(Layer(kind, x, states, weights, keep, **source))
         x, source = stack[-1].outputs, {}
-    w, bias = (
-        packed_transposed(parts.weight),
-        np.ascontiguousarray(parts.bias),
-    )
+    w, bias = packed_transposed(parts.weight), np.ascontiguousarray(parts.bias)
     losses, differences = np.empty((steps, batch), dtype), np.empty((steps, batch, len(bias)), dtype)
     top, goals, *filled = _rows_of_steps(x, targets, losses, differences)
     together = steps // len(top)
@@ -308,14 +305,14 @@ def language_model_backward(
     stack, differences, folded = residuals
     dtype, (steps, batch, V) = differences.dtype, differences.shape
     scale, hidden = dtype.type(0 if g[0] is None else g[0] / symbols.size), parts.weight.shape[1]
-    w, g_up, nothing = packed(parts.weight), np.empty((steps, batch, hidden), dtype), _nothing(3, dtype)
+    w, g_up = packed(parts.weight), np.empty((steps, batch, hidden), dtype)
     top, given, up = _rows_of_steps(stack[-1].outputs, differences, g_up)
     together = steps // len(top)
     d_states = [
         np.zeros(state.shape, dtype) if d is None else np.array(d, order="C")
         for d, state in zip(g[1:], parts.states, strict=True)
     ]
-    d_lowest = nothing if folded else np.empty((steps, batch, parts.embedding.shape[1]), dtype)
+    d_lowest = _nothing(3, dtype) if folded else np.empty((steps, batch, parts.embedding.shape[1]), dtype)
     plans = []
     for number, layer in enumerate(stack):
         dx = g_up if number else d_lowest

@@ -9,7 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import ContextVar
 from typing import Any
 
-STREAMS = 6  # that a shard has at least: fewer leave a tile of product.py unfilled
+# That a shard has at least: fewer leave a tile of product.py unfilled. A batch too small for two is never
+# cut, on which layers.py relies where a step has fewer rows than a tile.
+STREAMS = 6
 
 _number: ContextVar[int] = ContextVar("number of shards", default=1)
 
