@@ -33,7 +33,7 @@ def bench(
     from .layout import print_facts, print_json, print_paragraph, print_table
 
     keep_freed_memory()
-    say_if_compiling("gru_backward", "lstm_backward", "cross_entropy_backward", "write")
+    say_if_compiling("gru_backward", "lstm_backward", "cross_entropy", "write")
     with busy("looking at this machine"):
         found = examine()
     with busy("measuring steps and sampling"):

@@ -254,7 +254,7 @@ def _say_if_compiling(config: TrainConfig) -> None:
 
     if config.backend == "numpy":
         with use_kernels(config.kernels):
-            say_if_compiling(f"{config.kind}_backward", "cross_entropy_backward")
+            say_if_compiling(f"{config.kind}_backward", "cross_entropy")
 
 
 def _trainer(

@@ -1,66 +1,81 @@
-"""Adam's update of all parameters in one call, where the compiled kernels are in use."""
+"""An optimiser's update of all parameters in one call, where the compiled kernels are in use."""
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..engine.ops.fused import is_compiled
+from ..engine.ops.fused.shards import in_shards
 
 WORTH_A_THREAD = 1 << 16  # numbers
+SIZE, GRADIENT, REST = 0, 1, 2  # columns of a table, see engine/ops/fused/update.py
 
 
-class FusedAdam:
-    """Adam.step() in one pass over all arrays. It remembers where they lie in memory."""
+class FusedUpdate:
+    """An update of all parameters by the function of that name in engine/ops/fused/update.py, which has the
+    optimiser's slots in this order. It remembers where the arrays lie in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, slots: tuple[str, ...]) -> None:
+        self._name, self._slots = name, slots
         self._arrays: list[Any] = []
-        self._table = np.empty((0, 5), np.int64)
+        self._table = np.empty((0, REST), np.int64)
 
-    def update(self, params: list, state: list[dict], *factors: float, decoupled: bool) -> bool:
-        """Change the parameters, and what Adam remembers of them (mean, square). False, and nothing done,
-        where that does not fit: not NumPy's arrays, of several dtypes, or not contiguous.
-
-        factors: lr / (1 - beta1^steps), the root of 1 - beta2^steps, 1 - beta1, 1 - beta2, eps, weight decay
-        (times lr if it is decoupled).
+    def __call__(self, params: list, state: list[dict], factors: Sequence[float], *options: Any) -> bool:
+        """Change the parameters and their state. False, and nothing done, where that does not fit: arrays
+        that are not NumPy's, of several dtypes, or not contiguous. factors, options: the function's.
         """
-        if not is_compiled(params[0].backend.xp, params[0].dtype):
+        dtype = params[0].dtype
+        if not is_compiled(params[0].backend.xp, dtype):
             return False
-        arrays = [
-            a for p, own in zip(params, state, strict=True) for a in (p.array, own["mean"], own["square"])
-        ]
-        if len(arrays) != len(self._arrays) or any(map(_another, arrays, self._arrays)):
-            shapes = [p.shape for p in params for _ in range(3)]
-            if not all(_fits(a, params[0].dtype, shape) for a, shape in zip(arrays, shapes, strict=True)):
+        arrays = []
+        for p, own in zip(params, state, strict=True):
+            arrays += [p.array, *[own[slot] for slot in self._slots]]
+        if len(arrays) != len(self._arrays) or not all(map(operator.is_, arrays, self._arrays)):
+            columns = 1 + len(self._slots)
+            if not all(_fits(a, dtype, params[n // columns].shape) for n, a in enumerate(arrays)):
                 return False
-            addresses = np.array([_address(a) for a in arrays], np.int64).reshape(-1, 3)
-            self._arrays, self._table = arrays, np.insert(addresses, (0, 1), 0, axis=1)
-        gradients = [None if p.grad is None else np.ascontiguousarray(p.grad.array) for p in params]
-        for row, p, g in zip(self._table, params, gradients, strict=True):
-            if g is not None and g.size != p.size:  # another array in the parameter's place
-                return False
-            row[0], row[2] = (0, 0) if g is None else (g.size, _address(g))
-        from ..engine.ops.fused.shards import in_shards
-        from ..engine.ops.fused.update import adam
+            self._arrays, self._table = arrays, _table(arrays, columns)
+        size = _enter_gradients(self._table, params, dtype)
+        if size is None:
+            return False
+        from ..engine.ops.fused import update
 
-        numbers = np.array(factors, params[0].dtype)
-        in_shards(
-            lambda first, last: adam(self._table, numbers, decoupled, first, last),
-            int(self._table[:, 0].sum()),
-            WORTH_A_THREAD,
-        )
+        function, numbers = getattr(update, self._name), np.array(factors, dtype)
+        work = lambda first, last: function(self._table, numbers, *options, first, last)  # noqa: E731
+        in_shards(work, size, WORTH_A_THREAD)
         return True
 
 
-def _another(one: Any, other: Any) -> bool:
-    return one is not other
+def _table(arrays: list, columns: int) -> np.ndarray:
+    from ..engine.ops.fused.update import enter
+
+    table = np.zeros((len(arrays) // columns, REST + columns), np.int64)
+    for number, array in enumerate(arrays):
+        enter(table, number // columns, REST + number % columns, array)
+    return table
+
+
+def _enter_gradients(table: np.ndarray, params: list, dtype: Any) -> int | None:
+    """Their sizes and places, and how many numbers they are in all; None if not all can be worked on."""
+    from ..engine.ops.fused.update import enter
+
+    total = 0
+    for row, p in enumerate(params):
+        gradient = p.grad
+        if gradient is None:
+            table[row, SIZE] = 0
+            continue
+        array = gradient.array
+        if not _fits(array, dtype, p.array.shape):
+            return None
+        enter(table, row, GRADIENT, array)
+        total += array.size
+    return total
 
 
 def _fits(array: Any, dtype: Any, shape: tuple[int, ...]) -> bool:
-    alike = isinstance(array, np.ndarray) and array.dtype == dtype and array.shape == shape
-    return alike and array.flags.carray
-
-
-def _address(array: np.ndarray) -> int:
-    return array.__array_interface__["data"][0]
+    return type(array) is np.ndarray and array.dtype == dtype and array.shape == shape and array.flags.carray

@@ -13,7 +13,7 @@ from typing import Any
 from ..engine.node import writes
 from ..engine.tensor import Tensor
 from ..errors import UsageError
-from .fused import FusedAdam
+from .fused import FusedUpdate
 from .per_parameter import PerParameter
 
 
@@ -88,21 +88,19 @@ class Adam(Optimizer):
     ) -> None:
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         super().__init__(params, lr)
-        self._fused = FusedAdam()
+        self._fused = FusedUpdate("adam", self.slots)
 
     def _update_all(self) -> bool:
         beta1, beta2 = self.betas
-        return self._fused.update(
-            self.params,
-            self.state,
+        factors = (
             self.lr / (1 - beta1**self.steps),
             math.sqrt(1 - beta2**self.steps),
             1 - beta1,
             1 - beta2,
             self.eps,
             self.lr * self.weight_decay if self.decoupled else self.weight_decay,
-            decoupled=self.decoupled,
         )
+        return self._fused(self.params, self.state, factors, self.decoupled)
 
     def _update(self, xp: Any, w: Any, g: Any, state: dict[str, Any]) -> None:
         mean, square = state["mean"], state["square"]
@@ -142,6 +140,10 @@ class Adagrad(Optimizer):
     def __init__(self, params: Iterable[Tensor], lr: float = 1e-2, eps: float = 1e-10) -> None:
         self.eps = eps
         super().__init__(params, lr)
+        self._fused = FusedUpdate("adagrad", self.slots)
+
+    def _update_all(self) -> bool:
+        return self._fused(self.params, self.state, (self.lr, self.eps))
 
     def _update(self, xp: Any, w: Any, g: Any, state: dict[str, Any]) -> None:
         sum_of_squares = state["sum_of_squares"]

@@ -2,8 +2,9 @@
 
 Every step needs the same dozens or hundreds of megabytes again. glibc maps blocks of that size one by one and
 gives them back as soon as they are freed, and the kernel then has to map and zero every page anew: measured
-on a 2x128 LSTM, that was a quarter to two fifths of the time of a step, on a 3x512 one a twentieth. This is a
-setting of the whole process, so the `trnn` command makes it, never the library.
+on a 2x128 LSTM, that was a quarter to two fifths of the time of a step, on a 3x512 one a twentieth. And all
+threads have one heap, so that what one has freed another can use. These are settings of the whole process, so
+the `trnn` command makes them, never the library.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import sys
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # from glibc's malloc.h
 
 
 def keep_freed_memory() -> bool:
@@ -21,4 +22,5 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # musl
         return False
-    return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, 1 << 30))
+    settings = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 1 << 30, _M_ARENA_MAX: 1}
+    return all(mallopt(name, value) for name, value in settings.items())

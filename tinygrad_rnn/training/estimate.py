@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..engine.ops.fused.shards import CHUNK, STREAMS, parts_of
 from ..engine.ops.language_model import GATES
 from ..errors import UsageError
 from ..optim.optimizers import OPTIMIZERS
@@ -28,11 +29,12 @@ BACKWARD = {  # besides, at the end of its backward pass
     "lstm": 2 + 2 + 2 * 4,  # the same, da of four gates
     "gru": 2 + 2 + 2 * 3 + 2 * 3,  # the same, da_x and da_h of three gates each
 }
-COMPILED = {  # from the forward pass until the backward pass, as fused/compiled.py makes them
+COMPILED = {  # from the forward pass until the backward pass, as fused/window.py makes them
     "rnn": 1,  # outputs
     "lstm": 1 + 4 + 1,  # outputs; gates; cells
     "gru": 1 + 3 + 1,  # outputs; gates; W_hn h + b_hn
 }
+PACKED = 2  # copies of the weights that are there packed
 
 FORWARD_ONLY = {  # in a validation
     "rnn": 1,  # outputs
@@ -95,10 +97,11 @@ class Estimate:
         kept += gates * H * H if config.weight_dropout else 0  # and its recurrent weights
         base = lasting + read * E
         gradients = parameters if parts > 1 else output
-        shards = config.threads or usable_cores()  # each has gradients, and the weights are there packed, too
-        if config.is_compiled and not dropout:  # all layers at once
+        shards = config.threads or usable_cores()  # each has gradients
+        if config.is_compiled and not dropout:  # all layers at once, for a part of the streams of each shard
             before = parameters if parts > 1 else 0
-            step = [lasting + config.layers * kept + read * (H + V) + before + (1 + shards) * parameters]
+            room = _rooms(config, V, _longest(windows), -(-windows.batch_size // parts), shards)
+            step = [lasting + before + (PACKED + shards) * parameters + room]
         else:
             step = [base + config.layers * kept + gradients + read * SCORES[dropout] * V]
             for n in reversed(range(config.layers)):
@@ -113,12 +116,25 @@ class Estimate:
         if val_windows is not None:
             read = _longest(val_windows) * val_windows.batch_size
             a_layer = E + FORWARD_ONLY[kind] * H + (H if config.layers > 1 else 0)
-            if config.is_compiled:  # all layers at once, and their weights packed
-                validation = between + parameters + read * (config.layers * H + V)
+            if config.is_compiled:
+                room = _rooms(config, V, _longest(val_windows), val_windows.batch_size, shards, back=False)
+                validation = between + parameters + room
             else:
                 validation = between + read * max(a_layer, H + SCORES_ONLY * V)
         checkpoint = between + WRITTEN * parameters * (1 + slots + 2 * averages)
         return cls(parameters, NUMBER * max(step), NUMBER * validation, NUMBER * checkpoint)
+
+
+def _rooms(config: TrainConfig, V: int, steps: int, streams: int, shards: int, back: bool = True) -> int:
+    """Numbers that fused/window.py works with: for every shard a part of its streams, and what a chunk of
+    their rows needs."""
+    H, E, layers = config.hidden_size, config.embedding_size, config.layers
+    shards = max(1, min(shards, streams // STREAMS))
+    largest = max(last - first for first, last in parts_of(0, -(-streams // shards)))
+    rows, chunk = steps * largest, min(CHUNK, steps * largest)
+    kept = layers * COMPILED[config.kind] + 1 if back else 2
+    gates = GATES[config.kind] + max(E, H) / H + 1 if back else 0
+    return shards * int(rows * (kept * H + E) + chunk * (V + gates * H))
 
 
 def _longest(windows: Windows) -> int:

@@ -126,8 +126,8 @@ def _own(backend: Backend, what: str, given: Any, V: int) -> Any:
     if given.dtype.kind not in "iu":
         raise DtypeError(f"language_model: {what}s must be integers, not {given.dtype}")
     symbols = _there(backend, given).astype(np.intp)
-    low, high = symbols.min().item(), symbols.max().item()
-    if low < 0 or high >= V:
+    if symbols.astype(np.uintp).max().item() >= V:  # in which the negative ones are the largest
+        low, high = symbols.min().item(), symbols.max().item()
         raise DataError(f"language_model: {what} {low if low < 0 else high} is outside the {V} symbols")
     return symbols
 

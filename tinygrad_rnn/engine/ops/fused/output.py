@@ -1,4 +1,4 @@
-"""The output layer of a language model and its loss, compiled: scores, softmax, cross-entropy in one pass."""
+"""The output layer of a language model and its loss, compiled: scores, softmax, cross-entropy, gradients."""
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -13,19 +13,24 @@ from .product import add_product, pack
 
 
 @compiled
-def cross_entropy(multiply, outputs, w, bias, targets, losses, gradients, first, last):
-    """losses (T, B) in nats of the scores W h + bias, and the gradients of the scores, (T, B, V).
+def cross_entropy(
+    multiply, outputs, w_up, bias, w_down, targets, losses, scale, dh, dw, db, side, h_packed, chunk
+):
+    """losses (N,) in nats of the scores W h + bias for the outputs h (N, H), and the gradients of their sum
+    times `scale`: dh (N, H), and added to dw (V, H) and db (V). dh with N = 0: no gradients.
 
-    w: W^T packed. Streams `first` to `last` only.
+    w_up, w_down: W^T and W packed. side (chunk, V): room for the scores of a chunk, which its gradients
+    replace.
     """
     V = bias.size
-    for t in range(len(outputs)):
-        scores = gradients[t, first:last]
-        for r in range(last - first):
+    for begin in range(0, len(outputs), chunk):
+        h = outputs[begin : begin + chunk]
+        scores = side[: len(h)]
+        for r in range(len(h)):
             put(bias, scores[r])
-        add_product(multiply, outputs[t, first:last], w, scores)
-        for r in range(last - first):
-            row, goal = scores[r], targets[t, first + r]
+        add_product(multiply, h, w_up, scores)
+        for r in range(len(h)):
+            row, goal = scores[r], targets[begin + r]
             largest = row[0]
             for v in range(1, V):
                 largest = row[v] if row[v] > largest else largest
@@ -35,33 +40,16 @@ def cross_entropy(multiply, outputs, w, bias, targets, losses, gradients, first,
             total = row.dtype.type(0)
             for v in range(V):
                 total += row[v]
-            losses[t, first + r] = loss + math.log(total)
-            share = row.dtype.type(1) / total
-            for v in range(V):
-                row[v] *= share
-            row[goal] -= row.dtype.type(1)
-
-
-@compiled
-def cross_entropy_backward(
-    multiply, gradients, scale, outputs, w, dh, dw, db, side, h_packed, chunk, first, last
-):  # fmt: skip
-    """dh (T, B, H), dw (V, H) and db (V) from the gradients that cross_entropy() left, times `scale`.
-
-    w: W packed. side: room for the rows of a chunk of time steps.
-    """
-    rows = last - first
-    for begin in range(0, len(outputs), chunk):
-        steps = min(chunk, len(outputs) - begin)
-        for s in range(steps):
-            d = side[s * rows : (s + 1) * rows]
-            for r in range(rows):
-                row, given = d[r], gradients[begin + s, first + r]
-                for v in range(row.size):
-                    row[v] = given[v] * scale
+            losses[begin + r] = loss + math.log(total)
+            if len(dh):  # p - 1 at the target, p elsewhere
+                share = scale / total
+                for v in range(V):
+                    row[v] *= share
+                row[goal] -= scale
                 add_to(db, row)
-            up = dh[begin + s, first:last]
-            up[:] = 0
-            add_product(multiply, d, w, up)
-            pack(outputs[begin + s, first:last], h_packed, s * rows, steps * rows)
-        add_product(multiply, side[: steps * rows].T, h_packed, dw)
+        if len(dh):
+            d = dh[begin : begin + len(h)]
+            d[:] = 0
+            add_product(multiply, scores, w_down, d)
+            pack(h, h_packed, 0, len(h))
+            add_product(multiply, scores.T, h_packed, dw)

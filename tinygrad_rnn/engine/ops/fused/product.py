@@ -42,7 +42,6 @@ def _registers() -> tuple[int, int]:
 
 # A tile of ROWS by VECTORS registers leaves some of the 32 (or 16) for what is multiplied.
 (BYTES, VECTORS), ROWS = _registers(), 6
-BLOCK = 64  # rows
 
 
 @intrinsic
@@ -272,25 +271,76 @@ def pack(weight, w, at, K):
                 into[n] = 0
 
 
+@intrinsic
+def _transpose(context, a, a_row, scale, b, b_row):  # type: ignore[no-untyped-def]
+    """A square as wide as a register: b[k, n] = scale[n] a[n, k], with the strides in elements.
+
+    Numbers change places across the diagonal of 2x2 blocks, then of 4x4 blocks, and so on: of two rows, the
+    one takes what lies right in its own place and the other what lies left.
+    """
+    i64 = types.int64
+    signature = types.void(a, i64, scale, b, i64)
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        a_, a_row, scale_, b_, b_row = args
+        single = a.dtype == types.float32
+        number, i32 = ir.FloatType() if single else ir.DoubleType(), ir.IntType(32)
+        lanes = BYTES // (4 if single else 8)
+        vector, splat = ir.VectorType(number, lanes), ir.VectorType(i32, lanes)
+        undefined = ir.Constant(vector, ir.Undefined)
+        start_a, start_scale, start_b = (
+            context.make_array(array)(context, builder, value=value).data
+            for array, value in ((a, a_), (scale, scale_), (b, b_))
+        )
+        whole = lambda value: ir.Constant(ir.IntType(64), value)  # noqa: E731
+
+        def row_of(start, n, stride):
+            return builder.bitcast(builder.gep(start, [builder.mul(whole(n), stride)]), vector.as_pointer())
+
+        rows = []
+        for n in range(lanes):
+            factor = builder.load(builder.gep(start_scale, [whole(n)]))
+            factor = builder.insert_element(undefined, factor, ir.Constant(i32, 0))
+            factor = builder.shuffle_vector(factor, undefined, ir.Constant(splat, [0] * lanes))
+            rows.append(builder.fmul(builder.load(row_of(start_a, n, a_row), align=4), factor))
+        apart = 1
+        while apart < lanes:
+            upper = [lane + lanes - apart if lane & apart else lane for lane in range(lanes)]
+            lower = [lane + lanes if lane & apart else lane + apart for lane in range(lanes)]
+            for n in range(lanes):
+                if not n & apart:
+                    pair = rows[n], rows[n | apart]
+                    rows[n] = builder.shuffle_vector(*pair, ir.Constant(splat, upper))
+                    rows[n | apart] = builder.shuffle_vector(*pair, ir.Constant(splat, lower))
+            apart *= 2
+        for n, row in enumerate(rows):
+            builder.store(row, row_of(start_b, n, b_row), align=4)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
 @compiled
 def pack_transposed(weight, scale, w):
     """W (K, N) packed into w, where column n of W is scale[n] times row n of `weight`, contiguous."""
     N, K = weight.shape
     lanes = BYTES // w.itemsize
+    flat = weight.reshape(N * K)
     for start in range(0, N, VECTORS * lanes):
         left = min(N - start, VECTORS * lanes)
         width = (left + lanes - 1) // lanes * lanes
-        for begin in range(0, K, BLOCK):  # of a panel, which then stays in the cache
-            rows = min(K - begin, BLOCK)
-            place = start * K + begin * width
-            block = w[place : place + rows * width]
-            for n in range(left):
-                row, factor = weight[start + n, begin : begin + rows], scale[start + n]
-                for k in range(rows):
-                    block[k * width + n] = row[k] * factor
-            for k in range(rows):
-                for n in range(left, width):
-                    block[k * width + n] = 0
+        panel = w[start * K : start * K + K * width]
+        squares, most = left // lanes * lanes, K // lanes * lanes
+        for n in range(0, squares, lanes):
+            for k in range(0, most, lanes):
+                _transpose(flat[(start + n) * K + k :], K, scale[start + n :], panel[k * width + n :], width)
+        for n in range(left):  # what is left below and beside the squares
+            row, factor = weight[start + n], scale[start + n]
+            for k in range(most if n < squares else 0, K):
+                panel[k * width + n] = row[k] * factor
+        for k in range(K):
+            for n in range(left, width):
+                panel[k * width + n] = 0
 
 
 def packed(weight: Any) -> np.ndarray:

@@ -12,6 +12,8 @@ from typing import Any
 # That a shard has at least: fewer leave a tile of product.py unfilled. A batch too small for two is never
 # cut, on which layers.py relies where a step has fewer rows than a tile.
 STREAMS = 6
+PART = 12  # streams, about, that language models take at a time: two tiles
+CHUNK = 256  # rows, about, of the products that the gradients of weights grow by
 
 _number: ContextVar[int] = ContextVar("number of shards", default=1)
 
@@ -37,6 +39,12 @@ class use_shards:  # noqa: N801 - used like a function
 def shards_in_use() -> int:
     """Into how many shards a batch is cut, if it has streams enough."""
     return _number.get()
+
+
+def parts_of(first: int, last: int) -> list[tuple[int, int]]:
+    """The streams of a shard cut into parts of about PART, to be taken one after the other."""
+    number, size = max((last - first + PART // 2) // PART, 1), last - first
+    return [(first + size * n // number, first + size * (n + 1) // number) for n in range(number)]
 
 
 def in_shards(work: Callable[[int, int], Any], size: int, least: int = STREAMS) -> list:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from .compiled import halves
 from .jit import compiled, inlined
 from .layers import add_to, gru_point, lstm_point, put
+from .passes import halves
 from .pointwise import tanh_all
 from .product import add_product, multiplier, packed_transposed
 
