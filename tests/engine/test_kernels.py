@@ -18,11 +18,10 @@ from tinygrad_rnn.engine.ops.language_model import language_model
 from tinygrad_rnn.errors import BackendError, DataError, DtypeError, ShapeError
 from tinygrad_rnn.models import CharLM
 from tinygrad_rnn.optim import Adagrad, Adam, AdamW
-from tinygrad_rnn.optim import fused as optim_fused
 
 numba = pytest.importorskip("numba")
 
-from tinygrad_rnn.engine.ops.fused import jit, pointwise  # noqa: E402
+from tinygrad_rnn.engine.ops.fused import jit, pointwise, update  # noqa: E402
 from tinygrad_rnn.engine.ops.fused.shards import use_shards  # noqa: E402
 
 
@@ -95,7 +94,7 @@ def test_an_update_in_one_pass_is_the_update(optimizer, decay, shapes, without, 
     for name, shards in (("numpy", 1), ("numba", 1), ("numba", 3)):
         rng = np.random.default_rng(seed)
         with use_kernels(name), use_shards(shards), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(optim_fused, "WORTH_A_THREAD", 2)
+            patch.setattr(update, "WORTH_A_THREAD", 2)
             weights = [
                 tg.tensor(rng.standard_normal(s).astype("float32"), requires_grad=True) for s in shapes
             ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -20,13 +21,12 @@ def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
     gradients = [p.grad for p in params if p.grad is not None]
     total = 0.0
     with np.errstate(over="ignore"):
-        for g in gradients:
-            flat, dot = g.array.reshape(-1), g.backend.xp.dot
-            square = dot(flat, flat).item()
-            if not math.isfinite(square):  # perhaps only the square is too large for the dtype
-                flat = flat.astype("float64")
-                square = dot(flat, flat).item()
-            total += square
+        squares = [_square(g, g.array) for g in gradients]  # a GPU is told of all, and then waited for
+        for g, square in zip(gradients, squares, strict=True):
+            part = square.item()
+            if not math.isfinite(part):  # perhaps only the square is too large for the dtype
+                part = _square(g, g.array.astype("float64")).item()
+            total += part
     norm = math.sqrt(total) if total >= 0 else total
     if math.isfinite(norm) and norm > max_norm:
         for g in gradients:
@@ -34,3 +34,8 @@ def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
             array *= max_norm / norm
             writes.note(array)
     return norm
+
+
+def _square(gradient: Tensor, array: Any) -> Any:
+    flat = array.reshape(-1)
+    return gradient.backend.xp.dot(flat, flat)

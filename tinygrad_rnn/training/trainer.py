@@ -304,10 +304,11 @@ class Trainer:
         for (start, end), state in zip(pairwise(cuts), before, strict=True):
             share = (end - start) / streams
             loss, state = self.model.loss(inputs[:, start:end], targets[:, start:end], state)
+            (loss * share if parts > 1 else loss).backward()
+            # Not before: a GPU would be waited for, and stand idle until it is told of the backward pass.
             nats += share * finite(loss.item(), "the loss")
             if nats > WORSE_THAN_GUESSING * math.log(max(len(self.corpus.vocabulary), 2)):
                 raise DivergenceError(f"the loss is {nats:.4g}")
-            (loss * share if parts > 1 else loss).backward()
             states.append(detach_state(state))
         return nats, states[0] if parts == 1 else join_states(states)
 

@@ -122,14 +122,15 @@ def _check_shapes(parts: Parts, batch: int, kind: str) -> None:
 
 
 def _own(backend: Backend, what: str, given: Any, V: int) -> Any:
-    """A copy: kernels go by these without another look, and the caller may change what was given."""
+    """A copy: kernels go by these without another look, and the caller may change what was given. They are
+    looked at where they are, so that a GPU need not be waited for."""
     if given.dtype.kind not in "iu":
         raise DtypeError(f"language_model: {what}s must be integers, not {given.dtype}")
-    symbols = _there(backend, given).astype(np.intp)
+    symbols = given.astype(np.intp)
     if symbols.astype(np.uintp).max().item() >= V:  # in which the negative ones are the largest
         low, high = symbols.min().item(), symbols.max().item()
         raise DataError(f"language_model: {what} {low if low < 0 else high} is outside the {V} symbols")
-    return symbols
+    return _there(backend, symbols)
 
 
 def _there(backend: Backend, symbols: Any) -> Any:

@@ -1,7 +1,7 @@
 """Kernels: whole sequences computed in one call, equal to the equations of ../recurrent.py.
 
-There are twins: sequence.py, in the functions that NumPy and CuPy share, and compiled.py, by Numba for the
-processor. The second is used where Numba is installed, unless `use_kernels` says otherwise.
+There are three of a kind: sequence.py, in the functions that array libraries share; compiled.py, by Numba for
+the processor, used where Numba is installed unless `use_kernels` says otherwise; and device.py for a GPU.
 """
 
 from __future__ import annotations
@@ -76,18 +76,23 @@ def must_compile(*functions: str) -> bool:
 
 def kernels_for(xp: Any, dtype: Any) -> ModuleType:
     """The module of kernels for arrays of this library and dtype."""
-    from . import sequence
+    from . import device, sequence
 
     if is_compiled(xp, dtype):
         from . import compiled
 
         return compiled
-    return sequence
+    return device if is_on_device(xp, dtype) else sequence
 
 
 def is_compiled(xp: Any, dtype: Any) -> bool:
     """Whether compiled kernels compute on arrays of this library and dtype."""
     return xp is np and dtype.char in "fd" and dtype.isnative and kernels_in_use() == "numba"
+
+
+def is_on_device(xp: Any, dtype: Any) -> bool:
+    """Whether this library compiles CUDA for its arrays, as CuPy does."""
+    return dtype.char in "fd" and dtype.isnative and hasattr(xp, "RawModule")
 
 
 @functools.cache

@@ -13,7 +13,11 @@ serves all gates of a step. Only functions that NumPy and CuPy share are used.
 
 from __future__ import annotations
 
+import functools
+import sys
 from typing import Any
+
+from . import model
 
 ONES = 2**22  # and zeros at a time in the gradient of an embedding
 
@@ -302,24 +306,9 @@ def gru_backward(xp: Any, g: Any, out: Any, inputs: Any, needs: Any, residuals: 
 # --- a whole language model -----------------------------------------------------------------------
 
 
-def _kernel(kind: str, direction: str) -> Any:
-    return globals()[f"{kind}_{direction}"]
-
-
-def language_model_forward(xp: Any, parts: Any, symbols: Any, targets: Any, kind: str, keep: bool) -> tuple:
-    """Mean cross-entropy and final states; see ../language_model.py.
-
-    Residuals: of each layer its inputs, outputs and residuals; p - one_hot of every prediction p (T, B, V).
-    """
-    x, kept, ends = parts.embedding[symbols], [], []
-    for number, weights in enumerate(parts.layers):
-        inputs = (x, *(state[number] for state in parts.states), *weights)
-        outputs, residuals = _kernel(kind, "forward")(xp, *inputs, "tanh" if kind == "rnn" else keep)
-        kept.append((inputs, outputs, residuals))
-        ends.append(outputs[1:])
-        x = outputs[0]
-    scores = xp.matmul(x, parts.weight.T)
-    scores += parts.bias
+def cross_entropy(xp: Any, scores: Any, targets: Any, keep: bool) -> Any:
+    """Losses (T, B) in nats of the scores (T, B, V), which become softmax - one_hot,
+    if these are to be kept."""
     scores -= scores.max(axis=-1, keepdims=True)
     losses = -xp.take_along_axis(scores, targets[..., None], axis=-1)[..., 0]
     xp.exp(scores, out=scores)
@@ -328,36 +317,10 @@ def language_model_forward(xp: Any, parts: Any, symbols: Any, targets: Any, kind
     if keep:
         scores /= total[..., None]
         scores -= targets[..., None] == xp.arange(scores.shape[-1])
-    loss = xp.asarray(losses.mean()).astype(scores.dtype)
-    states = (xp.stack([end[i] for end in ends]) for i in range(len(parts.states)))
-    return (loss, *states), ((kept, scores) if keep else None)
+    return losses
 
 
-def language_model_backward(
-    xp: Any, g: Any, parts: Any, residuals: Any, symbols: Any, targets: Any, kind: str
-) -> tuple:
-    """Gradients in the order of the op's inputs."""
-    kept, differences = residuals
-    d = differences * (0 if g[0] is None else g[0] / targets.size)
-    flat = d.reshape(targets.size, d.shape[-1])
-    top = kept[-1][1][0]
-    dw, db = xp.matmul(flat.T, top.reshape(targets.size, top.shape[-1])), flat.sum(axis=0)
-    dx = xp.matmul(d, parts.weight)
-    starts: list = [None] * len(kept)
-    layers: list = [None] * len(kept)
-    option = ("tanh",) if kind == "rnn" else ()
-    for number in range(len(kept) - 1, -1, -1):
-        inputs, outputs, own = kept[number]
-        upstream = (dx, *(None if each is None else each[number] for each in g[1:]))
-        needs = (True,) * len(inputs)
-        dx, *rest = _kernel(kind, "backward")(xp, upstream, outputs, inputs, needs, own, *option)
-        starts[number], layers[number] = rest[: len(parts.states)], rest[len(parts.states) :]
-    d_embedding = _table_gradient(xp, symbols.reshape(-1), dx.reshape(targets.size, -1), len(parts.embedding))
-    states = (xp.stack([each[i] for each in starts]) for i in range(len(parts.states)))
-    return (d_embedding, dw, db, *states, *(d for each in layers for d in each))
-
-
-def _table_gradient(xp: Any, symbols: Any, dx: Any, rows: int) -> Any:
+def table_gradient(xp: Any, symbols: Any, dx: Any, rows: int) -> Any:
     """Row s is the sum of dx (N, E) where symbols (N,) are s. As a product with ones and zeros, which adds in
     the same order every time, on a GPU too; a block of rows at a time, so that these stay few."""
     found = xp.empty((rows, dx.shape[1]), dx.dtype)
@@ -366,3 +329,7 @@ def _table_gradient(xp: Any, symbols: Any, dx: Any, rows: int) -> Any:
         these = xp.arange(start, min(start + block, rows))
         xp.matmul((these[:, None] == symbols).astype(dx.dtype), dx, out=found[start : start + block])
     return found
+
+
+language_model_forward = functools.partial(model.forward, sys.modules[__name__])
+language_model_backward = functools.partial(model.backward, sys.modules[__name__])

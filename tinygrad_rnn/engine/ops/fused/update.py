@@ -9,11 +9,17 @@ contiguous and of one dtype. Of all numbers, in the order of the table, a call i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numba import carray, types
 from numba.extending import intrinsic
 
 from .jit import compiled, inlined
+from .shards import in_shards
+
+WORTH_A_THREAD = 1 << 16  # numbers
 
 
 @intrinsic
@@ -36,6 +42,18 @@ def enter(table, row, column, array):
     """The size of an array, and where it lies."""
     table[row, 0] = array.size
     table[row, column] = array.ctypes.data
+
+
+def can_take(array: Any) -> bool:
+    """Whether an array may stand in a table."""
+    return type(array) is np.ndarray and array.flags.carray
+
+
+def run(xp: Any, dtype: Any, name: str, table: np.ndarray, factors: Sequence[float], *options: Any) -> None:
+    """Call the function of that name for all numbers, on several cores if they are many."""
+    function, numbers = globals()[name], np.array(factors, dtype)
+    work = lambda first, last: function(table, numbers, *options, first, last)  # noqa: E731
+    in_shards(work, sum(table[:, 0].tolist()), WORTH_A_THREAD)
 
 
 @compiled

@@ -1,0 +1,162 @@
+"""The kernels for a GPU compute what those for the processor do; without one as C++, see cuda_on_cpu.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinygrad_rnn as tg
+from tinygrad_rnn.engine.backend import get_backend
+from tinygrad_rnn.engine.ops.fused import device, kernels_for, sequence, use_kernels
+from tinygrad_rnn.engine.ops.language_model import language_model
+from tinygrad_rnn.optim import Adam, AdamW, clip_grad_norm_
+
+from .cuda_on_cpu import COMPILER, ON_CPU
+
+KINDS = {"rnn": (1, 1), "lstm": (4, 2), "gru": (3, 1)}
+ON_GPU = pytest.param("cupy", marks=pytest.mark.gpu)
+AS_CPP = pytest.param("c++", marks=pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler"))
+
+
+@pytest.fixture(params=[AS_CPP, ON_GPU])
+def backend(request, monkeypatch):  # type: ignore[no-untyped-def]
+    if request.param == "cupy":
+        return get_backend("cupy")
+
+    def enter(table, row, column, array):  # type: ignore[no-untyped-def]
+        table[row, 0], table[row, column] = array.size, array.ctypes.data
+
+    monkeypatch.setattr(device, "enter", enter)
+    return ON_CPU
+
+
+def found_by(backend, arrays, run):  # type: ignore[no-untyped-def]
+    """The outputs of a function of tensors, and the gradients of a sum over them."""
+    inputs = [None if a is None else tg.tensor(a, requires_grad=True, backend=backend) for a in arrays]
+    outputs = run(inputs)
+    given = [x for x in inputs if x is not None]
+    together = sum((output * output).sum() for output in outputs)
+    return [x.numpy() for x in (*outputs, *tg.grad(together, given))]
+
+
+def agree(backend, arrays, run, dtype):  # type: ignore[no-untyped-def]
+    arrays = [None if a is None else a.astype(dtype) for a in arrays]
+    with use_kernels("numpy"):
+        wanted = found_by("numpy", arrays, run)
+    found = found_by(backend, arrays, run)
+    room = 1e3 * np.finfo(dtype).eps
+    for one, other in zip(found, wanted, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(one, other, rtol=room, atol=room)
+
+
+@pytest.mark.parametrize("few", [device.FEW, 1], ids=["all steps in a launch", "a launch a step"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_layer(kind, few, backend, monkeypatch):  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(device, "FEW", few)
+    gates, states = KINDS[kind]
+
+    @settings(max_examples=12, deadline=None)
+    @given(
+        sizes=st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 3), st.integers(2, 9)),
+        biases=st.booleans(),
+        dtype=st.sampled_from(["float32", "float64"]),
+        seed=st.integers(0, 9),
+    )
+    def law(sizes, biases, dtype, seed):  # type: ignore[no-untyped-def]
+        (T, B, D, H), rng = sizes, np.random.default_rng(seed)
+        shapes = [(T, B, D), *[(B, H)] * states, (gates * H, D), (gates * H, H)]
+        arrays = [rng.standard_normal(shape) for shape in shapes]
+        arrays += [rng.standard_normal(gates * H) if biases else None for _ in range(2)]
+        agree(backend, arrays, lambda inputs: getattr(tg, kind)(*inputs), dtype)
+
+    law()
+
+
+def test_a_layer_with_relu(backend):  # type: ignore[no-untyped-def]
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(s) for s in [(4, 3, 2), (3, 5), (5, 2), (5, 5), (5,), (5,)]]
+    agree(backend, arrays, lambda inputs: tg.rnn(*inputs, nonlinearity="relu"), "float64")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("units", [33, 40])
+def test_more_units_than_a_group_of_threads_has_room_for(kind, units, backend, monkeypatch):  # type: ignore[no-untyped-def]
+    """Threads that have several units each, and no share in others' work."""
+    monkeypatch.setattr(device, "THREADS", 64)
+    (gates, states), rng = KINDS[kind], np.random.default_rng(0)
+    shapes = [(2, 3, 2), *[(3, units)] * states, (gates * units, 2), (gates * units, units)]
+    arrays = [0.3 * rng.standard_normal(s) for s in [*shapes, (gates * units,), (gates * units,)]]
+    agree(backend, arrays, lambda inputs: getattr(tg, kind)(*inputs), "float64")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("vocabulary", [1, 5, 40, 300])
+def test_a_whole_model(kind, vocabulary, backend):  # type: ignore[no-untyped-def]
+    (gates, states), rng, H = KINDS[kind], np.random.default_rng(0), 4
+    shapes = [(vocabulary, 3), (vocabulary, H), (vocabulary,), *[(2, 3, H)] * states]
+    for features in (3, H):
+        shapes += [(gates * H, features), (gates * H, H), (gates * H,), (gates * H,)]
+    symbols, targets = rng.integers(0, vocabulary, (2, 5, 3))
+
+    def run(inputs):  # type: ignore[no-untyped-def]
+        return language_model(inputs, symbols=symbols, targets=targets, kind=kind)
+
+    agree(backend, [rng.standard_normal(shape) for shape in shapes], run, "float64")
+
+
+def test_a_loss_that_is_not_finite(backend):  # type: ignore[no-untyped-def]
+    for bad in (np.nan, np.inf):
+        for place in (0, 30, 39):
+            scores = np.zeros((1, 2, 40))
+            scores[0, 1, place] = bad
+            given = backend.from_host(scores), backend.from_host(np.zeros((1, 2), np.int64))
+            losses = backend.to_host(device.cross_entropy(backend.xp, *given, True))
+            assert losses[0, 0] == pytest.approx(np.log(40)) and np.isnan(losses[0, 1])
+
+
+def test_the_gradient_of_an_embedding_is_summed_in_the_order_of_the_text(backend):  # type: ignore[no-untyped-def]
+    @given(
+        symbols=st.lists(st.integers(0, 6), min_size=1, max_size=30),
+        features=st.sampled_from([1, 5, 40]),
+        seed=st.integers(0, 9),
+    )
+    @settings(max_examples=15, deadline=None)
+    def law(symbols, features, seed):  # type: ignore[no-untyped-def]
+        dx = np.random.default_rng(seed).standard_normal((len(symbols), features)).astype("float32")
+        wanted = np.zeros((7, features), "float32")
+        for symbol, row in zip(symbols, dx, strict=True):
+            wanted[symbol] += row
+        given = backend.from_host(np.array(symbols)), backend.from_host(dx)
+        assert (backend.to_host(device.table_gradient(backend.xp, *given, 7)) == wanted).all()
+
+    law()
+
+
+@pytest.mark.parametrize("optimizer", [Adam, AdamW])
+def test_adam(optimizer, backend):  # type: ignore[no-untyped-def]
+    found = []
+    for library in ("numpy", backend):
+        rng = np.random.default_rng(0)
+        with use_kernels("numpy"):
+            shapes = [(3,), (7, 50), (2, 0), (1000,)]
+            weights = [tg.tensor(rng.standard_normal(s), requires_grad=True, backend=library) for s in shapes]
+            steps = optimizer(weights, lr=0.01, weight_decay=0.1)
+            for turn in range(3):
+                for number, w in enumerate(weights):
+                    g = tg.tensor(rng.standard_normal(w.shape), backend=library)
+                    w.grad = None if turn == 1 and number == 1 else g
+                assert clip_grad_norm_(weights, 1.0) > 1
+                steps.step()
+        found.append([w.numpy() for w in weights])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
+def test_these_kernels_are_those_of_a_gpu(backend):  # type: ignore[no-untyped-def]
+    for dtype in "fd":
+        assert kernels_for(backend.xp, np.dtype(dtype)) is device
+    with use_kernels("numpy"):
+        assert kernels_for(np, np.dtype("f")) is sequence
