@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tinygrad_rnn.errors import BackendError
+
 from . import environment, works
 from .check import DifferentError
 from .measure import Bench
@@ -30,6 +32,8 @@ def arguments() -> argparse.Namespace:
         epilog="What there is to measure:\n  " + "\n  ".join(names),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--gpu", action="store_true", help="training on a GPU, against PyTorch's cuDNN")
+    parser.add_argument("--tf32", action="store_true", help="on the GPU, let all round to TF32")
     parser.add_argument("--quick", action="store_true", help="few and short rounds, to see that all runs")
     parser.add_argument(
         "--only", action="append", metavar="NAME", help="only what has this in its name; may be repeated"
@@ -45,6 +49,14 @@ def arguments() -> argparse.Namespace:
     if unknown:
         parser.error(f"nothing has {unknown[0]!r} in its name; there are: {'; '.join(names)}")
     return given
+
+
+def on_gpu(bench: Bench, tf32: bool) -> dict[str, Any]:
+    """The results with --gpu."""
+    environment.round_to_tf32(tf32)
+    machine = environment.describe() | {"gpu": environment.gpu(), "tf32": tf32}
+    rows = [bench.race(row) for row in works.GPU_ROWS]
+    return {"machine": machine, "rounds": bench.rounds, "rows": rows}
 
 
 def measured(bench: Bench, only: list[str] | None) -> dict[str, Any]:
@@ -74,8 +86,8 @@ def main() -> int:
     environment.without_settings()
     bench = Bench(given.rounds, QUICK_SECONDS if given.quick else SECONDS, _say)
     try:
-        results = measured(bench, given.only)
-    except DifferentError as error:
+        results = on_gpu(bench, given.tf32) if given.gpu else measured(bench, given.only)
+    except (DifferentError, BackendError) as error:
         _say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
@@ -86,7 +98,7 @@ def main() -> int:
     text = report(results)
     if given.json:
         given.json.write_text(written)
-    if not given.quick and not given.only:
+    if not given.quick and not given.only and not given.gpu:
         (FOLDER / "results.json").write_text(written)
         (FOLDER / "RESULTS.md").write_text(text)
     print(text, end="")

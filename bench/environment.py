@@ -10,10 +10,12 @@ from importlib import metadata
 from typing import Any
 
 import tinygrad_rnn
-from tinygrad_rnn.training.doctor import CORETYPE, THREAD_VARIABLES
+from tinygrad_rnn.engine.backend import get_backend
+from tinygrad_rnn.training.doctor import CORETYPE, THREAD_VARIABLES, gpu_name
 from tinygrad_rnn.training.fingerprint import blas_library
 from tinygrad_rnn.training.machine import load_average, memory, processor, usable_cores
 
+TF32 = "CUPY_TF32"  # which bench.pytorch obeys as CuPy does
 PACKAGES = ("numpy", "numba", "torch", "jax", "jaxlib", "optax", "autograd")
 
 
@@ -25,6 +27,17 @@ def without_settings() -> None:
         print(f"without {', '.join(sorted(unwanted))} from here on", file=sys.stderr)
         environment = {name: value for name, value in os.environ.items() if name not in unwanted}
         os.execve(sys.executable, sys.orig_argv, environment)
+
+
+def gpu() -> str:
+    """The GPU, its driver and CuPy's version. BackendError where none can be used."""
+    cupy = get_backend("cupy").xp
+    return f"{gpu_name(cupy)}, CuPy {cupy.__version__}"
+
+
+def round_to_tf32(wanted: bool) -> None:
+    """Whether contestants that are started from here on may round the factors of products on a GPU."""
+    os.environ[TF32] = str(int(wanted))
 
 
 def describe() -> dict[str, Any]:

@@ -97,14 +97,15 @@ class Bench:
             runners[name], threads[name] = children[best], used[best]
         rounds: dict[str, list[float]] = {name: [] for name in runners}
         rates = []
-        machine = self._child("machine", None)
+        machine, on_gpu = self._child("machine", None), row.work.backend != "numpy"
         for number in range(self.rounds):
             names = list(runners) if number % 2 == 0 else list(runners)[::-1]
             for name in names:
                 rounds[name].append(self._turn(row, runners[name], self.seconds))
-            rates.append(machine.ask("rate"))
+            if not on_gpu:
+                rates.append(machine.ask("rate"))
         result = summary(row, rounds, threads)
-        if not row.length:
+        if rates and not row.length:
             result["matrix_rate"] = median(rates)
             result["share"] = row.work.flop / result["contestants"][OURS]["median"] / 1e9 / median(rates)
         for name, found in result["contestants"].items():

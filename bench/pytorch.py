@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import torch
 from torch import nn
 
 from tinygrad_rnn.training.bench import Work
+
+from .environment import TF32
+
+if torch.cuda.is_available():
+    rounded = os.environ.get(TF32) == "1"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = rounded
 
 KINDS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -26,7 +34,11 @@ class Model(nn.Module):
 def model_of(work: Work, start: dict[str, np.ndarray]) -> Model:
     model = Model(work)
     model.load_state_dict({n: torch.from_numpy(a) for n, a in start.items() if "." in n})
-    return model
+    return model.to(device_of(work))
+
+
+def device_of(work: Work) -> str:
+    return "cuda" if work.backend == "cupy" else "cpu"
 
 
 class Training:
@@ -37,7 +49,7 @@ class Training:
         self._clip = work.clip
         self._model = model_of(work, start)
         self._optimizer = torch.optim.Adam(self._model.parameters(), lr=work.lr)
-        self._windows = [torch.from_numpy(start[name]) for name in ("inputs", "targets")]
+        self._windows = [torch.from_numpy(start[name]).to(device_of(work)) for name in ("inputs", "targets")]
         self._done, self._state = 0, None
 
     def _loss(self, number: int) -> torch.Tensor:
@@ -59,7 +71,7 @@ class Training:
         loss = self._loss(0)
         loss.backward()
         self._state = None
-        return loss.item(), {name: p.grad.numpy() for name, p in self._model.named_parameters()}
+        return loss.item(), {name: p.grad.cpu().numpy() for name, p in self._model.named_parameters()}
 
 
 class Sampling:

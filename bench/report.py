@@ -42,6 +42,8 @@ def _machine(results: dict[str, Any]) -> str:
         f"Medians of {_count(results['rounds'], 'round')}; in each round every contestant works in turn, "
         "in a process of its own. A factor is the time of the fastest peer over ours."
     )
+    if "gpu" in m:
+        said += f" The GPU is {m['gpu']}, TF32 {'on' if m['tf32'] else 'off'}."
     if results.get("checked"):
         said += (
             " Before that, all computed the same loss and gradients from the same weights, and with Adam "

@@ -57,6 +57,17 @@ ROWS = [
     Row(name="sampling, LSTM 3x512", work=LARGE, peers=(PYTORCH,), goal=3.0, length=200),
 ]
 
+# With --gpu, and nothing else then.
+GPU_ROWS = [
+    Row(
+        name=f"{work}, on the GPU",
+        work=replace(work, backend="cupy"),
+        peers=(PYTORCH,),
+        goal=goal,
+    )
+    for work, goal in ((SMALL, 1.5), (LARGE, 1.0))
+]
+
 PER_OP, PER_OP_GOAL = "engine, per op", 4e-6  # seconds
 START, MEMORY, GROWTH, LIMIT = "start-up", "memory", "growth", "limit"
 MEMORY_GOAL = 2.0  # times less than PyTorch

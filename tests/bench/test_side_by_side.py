@@ -1,6 +1,7 @@
 """The benchmark's judges: contestants that differ are found out, goals are judged by the numbers."""
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,8 @@ from bench.__main__ import main
 from bench.child import read_start
 from bench.measure import Bench
 from bench.report import report
+from tinygrad_rnn.engine.backend import get_backend
+from tinygrad_rnn.errors import BackendError
 from tinygrad_rnn.training.bench import Work
 
 
@@ -184,3 +187,18 @@ def test_of_what_was_not_measured_nothing_is_said():
     whole = made_up(1.0, 2.0, 1.3)
     text = report({name: whole[name] for name in ("machine", "rounds")} | {"rows": []})
     assert "##" not in text
+
+
+def test_without_a_gpu_one_line_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["bench", "--gpu", "--quick"])
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setattr(environment, "without_settings", lambda: None)
+    monkeypatch.setenv(environment.TF32, "0")
+    assert main() == 1
+    assert capsys.readouterr() == ("", "error: " + backend_missing() + "\n")
+
+
+def backend_missing():
+    with pytest.raises(BackendError) as found:
+        get_backend("cupy")
+    return str(found.value)

@@ -88,6 +88,13 @@ def sample_streams(
             piece = min(2 * piece, writer.piece, left)
             points = np.column_stack([generator.random(piece) for generator in generators])
             written = writer.write(points, temperature, top_k, top_p, exclude)
+            left -= piece
+            if until is None:  # all go on, as far as they can
+                broken = (written < 0).any(axis=1)
+                yield from written[: broken.argmax() if broken.any() else piece]
+                if broken.any():
+                    raise CheckpointError(NOT_FINITE)
+                continue
             going = np.full(len(writing), True)
             for latest in written:
                 if latest[going].min() < 0:
@@ -95,16 +102,14 @@ def sample_streams(
                 everyone = np.full(count, ENDED)
                 everyone[writing[going]] = latest[going]
                 yield everyone
-                if until is not None:
-                    tails = np.column_stack((tails[:, 1:], latest))
-                    going &= (tails != until).any(axis=1)
-                    if not going.any():
-                        return
+                tails = np.column_stack((tails[:, 1:], latest))
+                going &= (tails != until).any(axis=1)
+                if not going.any():
+                    return
             if not going.all():
                 writer.keep(np.flatnonzero(going))
                 writing, tails = writing[going], tails[going]
                 generators = [generators[stream] for stream in np.flatnonzero(going)]
-            left -= piece
 
     return symbols()
 

@@ -48,6 +48,7 @@ class Work:
     lr: float = 2e-3
     clip: float = 5.0
     threads: int | None = None
+    backend: str = "numpy"
 
     def __str__(self) -> str:
         return (
@@ -72,6 +73,7 @@ class Work:
             clip=self.clip,
             schedule="constant",
             threads=self.threads,
+            backend=self.backend,
         )
 
     @property

@@ -207,6 +207,13 @@ def _version(package: str) -> str | None:
         return None
 
 
+def gpu_name(cupy: Any) -> str:
+    """The GPU in use, and its driver's version."""
+    runtime = cupy.cuda.runtime
+    name = runtime.getDeviceProperties(runtime.getDevice())["name"].decode(errors="replace")
+    return f"{name}, CUDA driver {runtime.driverGetVersion()}"
+
+
 def _gpu() -> dict[str, Any]:
     found: dict[str, Any] = dict.fromkeys(("cupy", "gpu", "gpu_memory", "gpu_problem"))
     try:
@@ -215,8 +222,7 @@ def _gpu() -> dict[str, Any]:
             cupy = get_backend("cupy").xp
             found["cupy"] = cupy.__version__
             runtime = cupy.cuda.runtime
-            name = runtime.getDeviceProperties(runtime.getDevice())["name"].decode(errors="replace")
-            found["gpu"] = f"{name}, CUDA driver {runtime.driverGetVersion()}"
+            found["gpu"] = gpu_name(cupy)
             found["gpu_memory"] = runtime.memGetInfo()[1]
     except BackendError as error:
         found["gpu_problem"] = str(error)
