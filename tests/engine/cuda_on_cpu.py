@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -18,8 +20,23 @@ from typing import Any
 import numpy as np
 
 from tinygrad_rnn.engine.backend import NUMPY, Backend
+from tinygrad_rnn.engine.ops.fused import device
 
-COMPILER = shutil.which("g++") or shutil.which("clang++")
+SHARED = 48 * 1024  # bytes that a block may share on any GPU, unless more is asked for
+CPP = ["-std=c++20", "-O1", "-shared", "-fPIC", "-pthread"]
+
+
+def _compiler() -> str | None:
+    """One that knows barriers."""
+    found = shutil.which("g++") or shutil.which("clang++")
+    if found is None:
+        return None
+    tried = [found, *CPP, "-x", "c++", "-o", os.devnull, "-"]
+    works = subprocess.run(tried, input=b"#include <barrier>\nstd::barrier<> b(1);", capture_output=True)
+    return found if works.returncode == 0 else None
+
+
+COMPILER = _compiler()
 
 BEFORE = r"""
 #include <algorithm>
@@ -30,7 +47,6 @@ BEFORE = r"""
 #include <vector>
 using std::min;
 #define __device__ static
-#define __global__
 struct Place { unsigned x, y; };
 thread_local Place threadIdx, blockIdx;
 Place blockDim, gridDim;
@@ -67,13 +83,13 @@ template <class F> void over_the_grid(unsigned x, unsigned y, unsigned threads, 
 def _library(source: str, options: tuple[str, ...]) -> tuple[ctypes.CDLL, dict[str, list[str]]]:
     """The compiled kernels, and the types of the arguments of each."""
     kernels = {}
-    for part in source.split('extern "C" __global__ void ')[1:]:
+    for part in source.split("\nKERNEL ")[1:]:
         name, rest = part.split("(", 1)
         kernels[name] = [argument.strip() for argument in rest.split(")", 1)[0].split(",")]
     text = (
         BEFORE + source.replace("extern __shared__ Real shared[];", "Real* shared = shared_memory;") + AFTER
     )
-    text = text.replace('extern "C" __global__', "static")
+    text = re.sub("#define KERNEL .*", "#define KERNEL static void", text)
     for name, arguments in kernels.items():
         names = ", ".join(argument.split()[-1].lstrip("*") for argument in arguments)
         grid = "unsigned x, unsigned y, unsigned threads, size_t shared"
@@ -83,8 +99,8 @@ def _library(source: str, options: tuple[str, ...]) -> tuple[ctypes.CDLL, dict[s
         )
     folder = Path(tempfile.mkdtemp())
     (folder / "kernels.cpp").write_text(text)
-    command = [COMPILER, "-std=c++20", "-O1", "-shared", "-fPIC", "-pthread", *options, "-o", "kernels.so"]
-    subprocess.run([*command, "kernels.cpp"], cwd=folder, check=True)
+    command = [COMPILER, *CPP, *options, "-o", "kernels.so", "kernels.cpp"]
+    subprocess.run(command, cwd=folder, check=True)
     library = ctypes.CDLL(str(folder / "kernels.so"))
     shutil.rmtree(folder)
     return library, kernels
@@ -102,7 +118,8 @@ class RawModule:
 
         def call(blocks: tuple, threads: tuple, arguments: tuple, shared_mem: int) -> None:
             assert len(arguments) == len(kinds)
-            assert threads[0] <= 1024 and len(threads) == 1 and min(blocks) > 0
+            assert 0 < threads[0] <= device.THREADS and len(threads) == 1 and min(blocks) > 0
+            assert shared_mem <= SHARED
             given = [self._converted(*pair) for pair in zip(arguments, kinds, strict=True)]
             x, y = (*blocks, 1)[:2]
             shared = ctypes.c_size_t(-(-shared_mem // ctypes.sizeof(self._real)))

@@ -127,6 +127,15 @@ def test_adam_on_a_parameter_that_has_another_size_now(kernels):  # type: ignore
             steps.step()
 
 
+def test_a_strided_gradient_is_no_reason_to_do_otherwise():  # type: ignore[no-untyped-def]
+    with use_kernels("numba"):
+        w = tg.tensor(np.ones((3, 4)), requires_grad=True)
+        w.grad = tg.Tensor(np.arange(12.0).reshape(4, 3).T, None, 0, w.backend)
+        steps = Adam([w])
+        steps.steps = 1
+        assert steps._update_all()
+
+
 @pytest.mark.parametrize("odd", ["strided", "another dtype", "replaced"])
 def test_adam_on_arrays_that_do_not_lie_as_expected(odd):  # type: ignore[no-untyped-def]
     found = []

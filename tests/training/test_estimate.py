@@ -95,6 +95,7 @@ def folder(tmp_path_factory):
         {"embedding_size": 256},
         {"symbols": 3000, "batch_size": 3},
         {"symbols": 3000, "accumulate": 4},  # a validation reads all streams at once
+        {"symbols": 3000, "hidden_size": 128, "batch_size": 64, "seq_length": 64},  # a large table
         {"hidden_size": 192, "batch_size": 1, "seq_length": 10},  # hardly anything but weights
         {"hidden_size": 192, "batch_size": 1, "seq_length": 10, "optimizer": "sgd", "average": 0.9},
         {"hidden_size": 16, "batch_size": 32, "seq_length": 100},  # hardly any weights

@@ -24,11 +24,13 @@ class FusedUpdate:
 
     def __call__(self, params: list, state: list[dict], factors: Sequence[float], *options: Any) -> bool:
         """Change the parameters and their state. False, and nothing done, where that does not fit: there is
-        no such function, or arrays are of several dtypes or not contiguous. factors, options: the function's.
+        no such function, or arrays are of several libraries or dtypes or (gradients apart) not contiguous.
+        factors, options: the function's.
         """
-        xp, dtype = params[0].backend.xp, params[0].dtype
+        backend, dtype = params[0].backend, params[0].dtype
+        xp = backend.xp
         passes = self._passes(xp, dtype)
-        if passes is None:
+        if passes is None or any(p.backend is not backend for p in params):
             return False
         arrays = []
         for p, own in zip(params, state, strict=True):
@@ -40,15 +42,17 @@ class FusedUpdate:
             self._arrays, self._table = arrays, np.zeros((len(params), REST + columns), np.int64)
             for number, array in enumerate(arrays):
                 passes.enter(self._table, number // columns, REST + number % columns, array)
+        gradients = []  # copies of some, which must live until all is done
         for row, p in enumerate(params):
             gradient = p.grad
             if gradient is None:
                 self._table[row, SIZE] = 0
                 continue
-            array = gradient.array
+            array = xp.ascontiguousarray(gradient.array)
             if not _fits(passes, array, dtype, p.array.shape):
                 return False
             passes.enter(self._table, row, GRADIENT, array)
+            gradients.append(array)
         passes.run(xp, dtype, self._name, self._table, factors, *options)
         return True
 

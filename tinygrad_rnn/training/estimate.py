@@ -48,7 +48,7 @@ SCORES = {
     True: 4,  # with dropout: logits, one-hot targets, softmax less those, that times the upstream gradient
     False: 3,  # without, in one op: softmax less targets, that times the gradient, and a comparison
 }
-SCORES_ONLY = 2  # logits, then their exponential
+SCORES_ONLY = 1  # logits, which their exponentials replace
 
 # Copies of the largest matrix while an optimiser computes its formula: one that remembers arrays, and sgd.
 UPDATE = {True: 3, False: 1}
@@ -127,14 +127,16 @@ class Estimate:
 
 def _rooms(config: TrainConfig, V: int, steps: int, streams: int, shards: int, back: bool = True) -> int:
     """Numbers that fused/window.py works with: for every shard a part of its streams, and what a chunk of
-    their rows needs."""
+    their rows needs; and where the text is longer than the vocabulary, a table and its gradients."""
     H, E, layers = config.hidden_size, config.embedding_size, config.layers
     shards = max(1, min(shards, streams // STREAMS))
     largest = max(last - first for first, last in parts_of(0, -(-streams // shards)))
     rows, chunk = steps * largest, min(CHUNK, steps * largest)
     kept = layers * COMPILED[config.kind] + 1 if back else 2
     gates = GATES[config.kind] + max(E, H) / H + 1 if back else 0
-    return shards * int(rows * (kept * H + E) + chunk * (V + gates * H))
+    folded = steps * streams >= V
+    table, inputs = (V * GATES[config.kind] * H, 0) if folded else (0, E)
+    return shards * int(rows * (kept * H + inputs) + chunk * (V + gates * H)) + (1 + back * shards) * table
 
 
 def _longest(windows: Windows) -> int:

@@ -82,7 +82,11 @@ def language_model(
     backend: Backend, *inputs: Any, symbols: Any, targets: Any, kind: str, keep: bool = True
 ) -> Any:
     """Mean cross-entropy in nats of `targets` after `symbols`, both integer arrays (T, B), and the states
-    after the last step, (L, B, H) each. See Parts for the inputs, in their order."""
+    after the last step, (L, B, H) each. See Parts for the inputs, in their order.
+
+    The compiled kernels make the loss's gradients together with it, where a graph is recorded: a loss that is
+    only looked at is best computed under no_grad(). If the states have gradients too, all is computed again.
+    """
     parts = Parts.of(inputs, kind)
     if symbols.ndim != 2 or symbols.shape != targets.shape or 0 in symbols.shape:
         raise ShapeError(
@@ -130,7 +134,7 @@ def _own(backend: Backend, what: str, given: Any, V: int) -> Any:
     if symbols.astype(np.uintp).max().item() >= V:  # in which the negative ones are the largest
         low, high = symbols.min().item(), symbols.max().item()
         raise DataError(f"language_model: {what} {low if low < 0 else high} is outside the {V} symbols")
-    return _there(backend, symbols)
+    return backend.xp.ascontiguousarray(_there(backend, symbols))
 
 
 def _there(backend: Backend, symbols: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -49,16 +50,11 @@ def _layer_backward(layer: Layer, g: tuple, inputs: tuple, states: int, needs: t
     )
 
 
-def _empty(*arrays: Any) -> bool:
-    """Sizes of 0 are left to the twin."""
-    return any(0 in array.shape for array in arrays)
-
-
 def rnn_forward(
     xp: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, nonlinearity: str
 ) -> tuple:
     """h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or relu."""
-    if _empty(x, h0):
+    if sequence.is_empty(x, h0):
         return sequence.rnn_forward(xp, x, h0, w_ih, w_hh, b_ih, b_hh, nonlinearity)
     return _layer_forward("rnn", x, (h0,), (w_ih, w_hh, b_ih, b_hh), True, nonlinearity == "relu")
 
@@ -67,7 +63,7 @@ def rnn_backward(
     xp: Any, g: Any, out: Any, inputs: Any, needs: Any, residuals: Any, nonlinearity: str
 ) -> tuple:
     """da = dh (1 - h^2), or dh [h > 0];  before the step: dh = W_hh^T da"""
-    if _empty(inputs[0], inputs[1]):
+    if sequence.is_empty(inputs[0], inputs[1]):
         return sequence.rnn_backward(xp, g, out, inputs, needs, residuals, nonlinearity)
     return _layer_backward(residuals, g, inputs, 1, needs)
 
@@ -76,7 +72,7 @@ def lstm_forward(
     xp: Any, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, keep: bool
 ) -> tuple:
     """i, f, o = sigmoid(...), g = tanh(...);  c' = f c + i g;  h' = o tanh(c')"""
-    if _empty(x, h0):
+    if sequence.is_empty(x, h0):
         return sequence.lstm_forward(xp, x, h0, c0, w_ih, w_hh, b_ih, b_hh, keep)
     return _layer_forward("lstm", x, (h0, c0), (w_ih, w_hh, b_ih, b_hh), keep)
 
@@ -86,14 +82,14 @@ def lstm_backward(xp: Any, g: Any, out: Any, inputs: Any, needs: Any, residuals:
     da_i = dc g i (1 - i),  da_f = dc c f (1 - f),  da_g = dc i (1 - g^2),  da_o = dh tanh(c') o (1 - o)
     before the step: dh = W_hh^T da,  dc = dc f
     """
-    if _empty(inputs[0], inputs[1]):
+    if sequence.is_empty(inputs[0], inputs[1]):
         return sequence.lstm_backward(xp, g, out, inputs, needs, residuals)
     return _layer_backward(residuals, g, inputs, 2, needs)
 
 
 def gru_forward(xp: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, keep: bool) -> tuple:
     """r, z = sigmoid(...);  n = tanh(W_in x + b_in + r (W_hn h + b_hn));  h' = n + z (h - n)"""
-    if _empty(x, h0):
+    if sequence.is_empty(x, h0):
         return sequence.gru_forward(xp, x, h0, w_ih, w_hh, b_ih, b_hh, keep)
     return _layer_forward("gru", x, (h0,), (w_ih, w_hh, b_ih, b_hh), keep)
 
@@ -102,7 +98,7 @@ def gru_backward(xp: Any, g: Any, out: Any, inputs: Any, needs: Any, residuals: 
     """da_n = dh (1 - z) (1 - n^2),  da_z = dh (h - n) z (1 - z),  da_r = da_n (W_hn h + b_hn) r (1 - r)
     before the step: dh = dh z + W_hh^T (da_r, da_z, da_n r)
     """
-    if _empty(inputs[0], inputs[1]):
+    if sequence.is_empty(inputs[0], inputs[1]):
         return sequence.gru_backward(xp, g, out, inputs, needs, residuals)
     return _layer_backward(residuals, g, inputs, 1, needs)
 
@@ -111,7 +107,7 @@ def language_model_forward(xp: Any, parts: Any, symbols: Any, targets: Any, kind
     """Mean cross-entropy and final states; see ../language_model.py.
 
     With `keep` the gradients as well, of the loss alone: what the forward pass leaves for the backward pass
-    is used up while it is at hand, instead of being kept for the whole batch.
+    is used up while it is at hand, instead of being kept for the whole batch. So it costs as much as both.
     """
     loss, states, gradients = Window(parts, symbols, targets, kind, 1.0 if keep else None).run()
     return (loss, *states), ([gradients] if keep else None)
@@ -123,10 +119,11 @@ def language_model_backward(
     """Gradients in the order of the op's inputs: those of the forward pass times the loss's own; the whole
     again, if the final states have gradients too, or these have been given away before."""
     upstream = 0.0 if g[0] is None else float(g[0])
-    try:
-        gradients = residuals.pop() if all(d is None for d in g[1:]) else None
-    except IndexError:
-        gradients = None
+    gradients = None
+    with suppress(IndexError):
+        gradients = residuals.pop()
+    if any(d is not None for d in g[1:]):
+        gradients = None  # and gone, before these are made
     if gradients is None:
         gradients = Window(parts, symbols, targets, kind, upstream, g[1:]).run()[2]
     elif upstream != 1:

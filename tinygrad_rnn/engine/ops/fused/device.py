@@ -17,9 +17,8 @@ import numpy as np
 
 from . import model, sequence
 
-GATES = {"rnn": 1, "lstm": 4, "gru": 3}
-STREAMS = 2  # of a block, as in kernels.cu
-THREADS = 1024  # that a block has at most
+STREAMS = 2  # that a block has
+THREADS = 1024  # of a block, at most
 FEW = 256  # units, whose weights every block can read from the caches at each step
 
 
@@ -33,14 +32,16 @@ def _function(xp: Any, dtype: Any, name: str) -> Any:
 def _module(xp: Any, dtype: Any) -> Any:
     real = {"f": "float", "d": "double"}[dtype.char]
     source = files(__package__).joinpath("kernels.cu").read_text(encoding="utf-8")
-    return xp.RawModule(code=source, options=(f"-DReal={real}",))
+    options = (f"-DReal={real}", f"-DSTREAMS={STREAMS}", f"-DTHREADS={THREADS}")
+    return xp.RawModule(code=source, options=options)
 
 
 def launch(
     xp: Any, dtype: Any, name: str, blocks: tuple, threads: int, *arguments: Any, numbers: int = 0
 ) -> None:
-    """Start a function of kernels.cu. arguments: arrays, numbers, None for no array. numbers: of that dtype,
-    in the memory that a block shares."""
+    """Start a function of kernels.cu. arguments: contiguous arrays, numbers, None for no array. numbers: of
+    that dtype, in the memory that a block shares."""
+    assert all(a.flags.c_contiguous for a in arguments if hasattr(a, "strides") and a.ndim)
     given = (np.uintp(0) if a is None else np.int32(a) if isinstance(a, int) else a for a in arguments)
     _function(xp, dtype, name)(blocks, (threads,), tuple(given), shared_mem=numbers * dtype.itemsize)
 
@@ -57,7 +58,7 @@ def _at(t: int, steps: int, timed: tuple) -> list:
 
 def _forward(xp: Any, kind: str, w_hh: Any, h: Any, constant: tuple, timed: tuple) -> None:
     """All steps of `kind`_forward in kernels.cu, whose arguments these are. timed: outputs first."""
-    (T, B, H), dtype, K = timed[0].shape, h.dtype, GATES[kind]
+    (T, B, H), dtype, K = timed[0].shape, h.dtype, len(w_hh) // h.shape[1]
     start = functools.partial(launch, xp, dtype, f"{kind}_forward", (-(-B // STREAMS),))
     weights, h = xp.ascontiguousarray(w_hh.T), xp.ascontiguousarray(h)
     if H <= FEW:
@@ -66,26 +67,25 @@ def _forward(xp: Any, kind: str, w_hh: Any, h: Any, constant: tuple, timed: tupl
     z = xp.empty((B, K * H), dtype)
     for t in range(T):
         xp.matmul(h, weights, out=z)
-        numbers = STREAMS * H
-        start(_warps(H), weights, z, h, *constant, *_at(t, T, timed), 1, B, H, numbers=numbers)
+        start(_warps(H), weights, z, h, *constant, *_at(t, T, timed), 1, B, H)
         h = timed[0][t]
 
 
 def _backward(xp: Any, kind: str, w_hh: Any, g: Any, dh: Any, constant: tuple, timed: tuple) -> None:
     """All steps of `kind`_backward, from the last on. g: gradient of the outputs, or None. dh (B, H): of the
     last state, becomes that of the first. timed: last what is multiplied with w_hh."""
-    (T, B, _), H, dtype, K = timed[-1].shape, dh.shape[1], dh.dtype, GATES[kind]
+    (T, B, _), H, dtype, K = timed[-1].shape, dh.shape[1], dh.dtype, len(w_hh) // dh.shape[1]
     start = functools.partial(launch, xp, dtype, f"{kind}_backward", (-(-B // STREAMS),))
     weights, g = xp.ascontiguousarray(w_hh), None if g is None else xp.ascontiguousarray(g)
-    states = 2 if kind == "gru" else 1  # of which a block has a row
     if H <= FEW:
+        states = 2 if kind == "gru" else 1
         groups = min(K, THREADS // H)
         numbers = STREAMS * (states + K + groups) * H
         return start(groups * H, weights, g, dh, *constant, *timed, 0, T, B, H, numbers=numbers)
-    product, numbers = xp.empty_like(dh), STREAMS * (states + K) * H
+    product = xp.empty_like(dh)
     for t in range(T - 1, -1, -1):
         up = None if g is None else g[t]
-        start(_warps(H), weights, up, dh, *constant, *_at(t, T, timed), 1, 1, B, H, numbers=numbers)
+        start(_warps(H), weights, up, dh, *constant, *_at(t, T, timed), 1, 1, B, H)
         if kind == "gru":  # there dh has a part that goes past the weights
             dh += xp.matmul(timed[-1][t], weights, out=product)
         else:
@@ -127,16 +127,11 @@ def _end(xp: Any, g: Any, like: Any) -> Any:
     return xp.zeros(like.shape, like.dtype) if g is None else xp.array(g, order="C")
 
 
-def _empty(*arrays: Any) -> bool:
-    """Sizes of 0 are left to the twin."""
-    return any(0 in array.shape for array in arrays)
-
-
 def rnn_forward(
     xp: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, nonlinearity: str
 ) -> tuple:
     """h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or relu."""
-    if _empty(x, h0):
+    if sequence.is_empty(x, h0):
         return sequence.rnn_forward(xp, x, h0, w_ih, w_hh, b_ih, b_hh, nonlinearity)
     outputs = _inputs(xp, x, w_ih, b_ih, b_hh)
     _forward(xp, "rnn", w_hh, h0, (int(nonlinearity == "relu"),), (outputs,))
@@ -148,7 +143,7 @@ def rnn_backward(
 ) -> tuple:
     """da = dh (1 - h^2), or dh [h > 0];  before the step: dh = W_hh^T da"""
     x, h0, w_ih, w_hh, _, _ = inputs
-    if _empty(x, h0):
+    if sequence.is_empty(x, h0):
         return sequence.rnn_backward(xp, g, out, inputs, needs, residuals, nonlinearity)
     outputs, dh = xp.ascontiguousarray(out[0]), _end(xp, g[1], h0)
     da = xp.empty_like(outputs)
@@ -161,7 +156,7 @@ def lstm_forward(
     xp: Any, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, keep: bool
 ) -> tuple:
     """i, f, o = sigmoid(...), g = tanh(...);  c' = f c + i g;  h' = o tanh(c')"""
-    if _empty(x, h0):
+    if sequence.is_empty(x, h0):
         return sequence.lstm_forward(xp, x, h0, c0, w_ih, w_hh, b_ih, b_hh, keep)
     (T, B, _), H = x.shape, h0.shape[1]
     gates, outputs = _inputs(xp, x, w_ih, b_ih, b_hh), xp.empty((T, B, H), x.dtype)
@@ -177,7 +172,7 @@ def lstm_backward(xp: Any, g: Any, out: Any, inputs: Any, needs: Any, residuals:
     before the step: dh = W_hh^T da,  dc = dc f
     """
     x, h0, c0, w_ih, w_hh, _, _ = inputs
-    if _empty(x, h0):
+    if sequence.is_empty(x, h0):
         return sequence.lstm_backward(xp, g, out, inputs, needs, residuals)
     (gates, cells), dh, dc = residuals, _end(xp, g[1], h0), _end(xp, g[2], c0)
     da = xp.empty_like(gates)
@@ -188,7 +183,7 @@ def lstm_backward(xp: Any, g: Any, out: Any, inputs: Any, needs: Any, residuals:
 
 def gru_forward(xp: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, keep: bool) -> tuple:
     """r, z = sigmoid(...);  n = tanh(W_in x + b_in + r (W_hn h + b_hn));  h' = n + z (h - n)"""
-    if _empty(x, h0):
+    if sequence.is_empty(x, h0):
         return sequence.gru_forward(xp, x, h0, w_ih, w_hh, b_ih, b_hh, keep)
     (T, B, _), H = x.shape, h0.shape[1]
     gates = _inputs(xp, x, w_ih, b_ih)
@@ -202,7 +197,7 @@ def gru_backward(xp: Any, g: Any, out: Any, inputs: Any, needs: Any, residuals: 
     before the step: dh = dh z + W_hh^T (da_r, da_z, da_n r)
     """
     x, h0, w_ih, w_hh, _, _ = inputs
-    if _empty(x, h0):
+    if sequence.is_empty(x, h0):
         return sequence.gru_backward(xp, g, out, inputs, needs, residuals)
     (gates, hidden), dh, before = residuals, _end(xp, g[1], h0), _before(xp, h0, out[0])
     da_x, da_h = xp.empty_like(gates), xp.empty_like(gates)

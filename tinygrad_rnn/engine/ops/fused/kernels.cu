@@ -1,18 +1,18 @@
 // RNN, LSTM and GRU over a whole sequence on a GPU, the loss, an embedding's gradient and Adam: see device.py.
 //
-// Arrays are as callers see them, (T, B, features), contiguous. Real is float or double, as is said when this
-// is compiled. H: units; K: gates of the kind.
+// Arrays are as callers see them, (T, B, features), contiguous. H: units; K: gates of the kind. Said when this is
+// compiled: Real, which is float or double, STREAMS of a block, and THREADS, that it has at most.
 //
 // A block has STREAMS of the batch and keeps their states in shared memory; blocks have nothing to say to each
 // other. Over all time steps it runs by itself, where it multiplies with the recurrent weights: every thread
 // has a column of them, so that neighbours read neighbours. That is for few units, whose weights stay in the
-// caches. Of many units the host has the products done, and calls for one time step at a time (T = 1) with the
-// products ready in `z`.
+// caches. Of many units the host has the products done, and calls for one time step at a time (T = 1): forward
+// with the products ready in `z`, backward `alone`. Then nothing is in shared memory.
 //
 // No two threads add to the same number: results are the same every time. A unit of a stream is always the same
 // thread's, by FOR; only what others have to say of it must be waited for.
 
-#define STREAMS 2
+#define KERNEL extern "C" __global__ void __launch_bounds__(THREADS)
 #define FOR(n, size) for (int n = threadIdx.x; n < (size); n += blockDim.x)
 
 __device__ Real sigmoid(Real z) { return Real(0.5) * tanh(Real(0.5) * z) + Real(0.5); }
@@ -59,6 +59,14 @@ __device__ int begin(const Real* states, Real* own, int B, int H)
     return min(STREAMS, B - first);
 }
 
+// The same for a backward pass: d (STREAMS, gates, H) is 0 beyond the last stream.
+__device__ int begin(const Real* states, Real* own, Real* d, int gates, int B, int H)
+{
+    FOR(n, STREAMS * gates * H) d[n] = 0;
+    __syncthreads();
+    return begin(states, own, B, H);
+}
+
 __device__ void end(Real* states, const Real* own, int streams, int H)
 {
     FOR(n, streams * H) states[(size_t)blockIdx.x * STREAMS * H + n] = own[n];
@@ -67,7 +75,7 @@ __device__ void end(Real* states, const Real* own, int streams, int H)
 // --- RNN ----------------------------------------------------------------------------------------------
 
 // h' = tanh(a + W_hh h), or relu. outputs (T, B, H): a, then h'. w: W_hh^T.
-extern "C" __global__ void rnn_forward(
+KERNEL rnn_forward(
     const Real* w, const Real* z, const Real* h0, int rectified, Real* outputs, int T, int B, int H)
 {
     extern __shared__ Real shared[];
@@ -87,19 +95,20 @@ extern "C" __global__ void rnn_forward(
 }
 
 // da = dh (1 - h^2), or dh [h > 0];  before the step: dh = W_hh^T da, unless `alone`. g: of the outputs, or 0.
-extern "C" __global__ void rnn_backward(
+KERNEL rnn_backward(
     const Real* w, const Real* g, Real* dh_all, int rectified, const Real* outputs, Real* da, int alone, int T,
     int B, int H)
 {
     extern __shared__ Real shared[];
-    Real *dh = shared, *d = dh + STREAMS * H, *parts = d + STREAMS * H;
-    const int first = blockIdx.x * STREAMS, streams = begin(dh_all, dh, B, H);
-    FOR(n, STREAMS * H) d[n] = 0;
+    const int first = blockIdx.x * STREAMS;
+    Real *dh = alone ? dh_all + (size_t)first * H : shared, *d = shared + STREAMS * H, *parts = d + STREAMS * H;
+    const int streams = alone ? min(STREAMS, B - first) : begin(dh_all, dh, d, 1, B, H);
     for (int t = T - 1; t >= 0; t--) {
         FOR(n, streams * H) {
             const size_t at = ((size_t)t * B + first) * H + n;
             const Real h = outputs[at], up = dh[n] + (g ? g[at] : Real(0));
-            da[at] = d[n] = rectified ? (h > 0 ? up : up * 0) : up * (1 - h) * (1 + h);
+            da[at] = rectified ? (h > 0 ? up : up * 0) : up * (1 - h) * (1 + h);
+            if (!alone) d[n] = da[at];
         }
         __syncthreads();
         if (!alone) recurrent_back(w, d, dh, parts, H, H);
@@ -111,7 +120,7 @@ extern "C" __global__ void rnn_backward(
 
 // i, f, o = sigmoid(...), g = tanh(...);  c' = f c + i g;  h' = o tanh(c')
 // gates (T, B, 4 H): W_ih x + biases, then i, f, g, o. cells (T + 1, B, H), the first are there. w: W_hh^T.
-extern "C" __global__ void lstm_forward(
+KERNEL lstm_forward(
     const Real* w, const Real* z, const Real* h0, Real* outputs, Real* gates, Real* cells, int T, int B, int H)
 {
     extern __shared__ Real shared[];
@@ -141,15 +150,15 @@ extern "C" __global__ void lstm_forward(
 // dc += dh o (1 - tanh(c')^2)
 // da_i = dc g i (1 - i),  da_f = dc c f (1 - f),  da_g = dc i (1 - g^2),  da_o = dh tanh(c') o (1 - o)
 // before the step: dh = W_hh^T da, unless `alone`;  dc = dc f
-extern "C" __global__ void lstm_backward(
+KERNEL lstm_backward(
     const Real* w, const Real* g, Real* dh_all, Real* dc, const Real* gates, const Real* cells, Real* da,
     int alone, int T, int B, int H)
 {
     extern __shared__ Real shared[];
-    Real *dh = shared, *d = dh + STREAMS * H, *parts = d + STREAMS * 4 * H;
-    const int first = blockIdx.x * STREAMS, streams = begin(dh_all, dh, B, H);
-    FOR(n, STREAMS * 4 * H) d[n] = 0;
-    __syncthreads();
+    const int first = blockIdx.x * STREAMS;
+    Real *dh = alone ? dh_all + (size_t)first * H : shared, *d = shared + STREAMS * H;
+    Real* parts = d + STREAMS * 4 * H;
+    const int streams = alone ? min(STREAMS, B - first) : begin(dh_all, dh, d, 4, B, H);
     for (int t = T - 1; t >= 0; t--) {
         FOR(n, streams * H) {
             const int s = n / H, k = n % H;
@@ -164,7 +173,7 @@ extern "C" __global__ void lstm_backward(
             to[H] = d_cell * cells[row * H + k] * f * (1 - f);
             to[2 * H] = d_cell * i * (1 - c_in) * (1 + c_in);
             to[3 * H] = up * tanh_c * o * (1 - o);
-            for (int gate = 0; gate < 4; gate++) d[(s * 4 + gate) * H + k] = to[gate * H];
+            for (int gate = 0; gate < 4 && !alone; gate++) d[(s * 4 + gate) * H + k] = to[gate * H];
             *cell = d_cell * f;
         }
         __syncthreads();
@@ -177,13 +186,13 @@ extern "C" __global__ void lstm_backward(
 
 // r, z = sigmoid(...);  n = tanh(W_in x + b_in + r (W_hn h + b_hn));  h' = n + z (h - n)
 // gates (T, B, 3 H): W_ih x + b_ih, then r, z, n. hidden (T, B, H): W_hn h + b_hn. b_hh (3 H): or 0. w: W_hh^T.
-extern "C" __global__ void gru_forward(
+KERNEL gru_forward(
     const Real* w, const Real* z, const Real* h0, const Real* b_hh, Real* outputs, Real* gates, Real* hidden,
     int T, int B, int H)
 {
     extern __shared__ Real shared[];
     Real *h = shared, *product = h + STREAMS * H;
-    const int first = blockIdx.x * STREAMS, streams = begin(h0, h, B, H);
+    const int first = blockIdx.x * STREAMS, streams = z ? min(STREAMS, B - first) : begin(h0, h, B, H);
     if (z) z += (size_t)first * 3 * H;
     for (int t = 0; t < T; t++) {
         __syncthreads();
@@ -200,7 +209,9 @@ extern "C" __global__ void gru_forward(
             const Real fresh = tanh(a[2 * H] + r * part);
             a[0] = r, a[H] = keep, a[2 * H] = fresh;
             hidden[row * H + k] = part;
-            outputs[row * H + k] = h[n] = fresh + keep * (h[n] - fresh);
+            const Real before = z ? h0[(size_t)first * H + n] : h[n];
+            outputs[row * H + k] = fresh + keep * (before - fresh);
+            if (!z) h[n] = outputs[row * H + k];
         }
     }
 }
@@ -208,16 +219,15 @@ extern "C" __global__ void gru_forward(
 // da_n = dh (1 - z) (1 - n^2),  da_z = dh (h - n) z (1 - z),  da_r = da_n (W_hn h + b_hn) r (1 - r)
 // before the step: dh = dh z + W_hh^T (da_r, da_z, da_n r), the second part of it unless `alone`
 // before (T, B, H): the states h. da_x (T, B, 3 H): da_r, da_z, da_n; da_h: da_r, da_z, da_n r
-extern "C" __global__ void gru_backward(
+KERNEL gru_backward(
     const Real* w, const Real* g, Real* dh_all, const Real* before, const Real* gates, const Real* hidden,
     Real* da_x, Real* da_h, int alone, int T, int B, int H)
 {
     extern __shared__ Real shared[];
-    Real *dh = shared, *kept = dh + STREAMS * H, *d = kept + STREAMS * H, *parts = d + STREAMS * 3 * H;
-    const int first = blockIdx.x * STREAMS, streams = begin(dh_all, dh, B, H);
-    FOR(n, STREAMS * 3 * H) d[n] = 0;
-    __syncthreads();
-    FOR(n, STREAMS * H) kept[n] = 0;
+    const int first = blockIdx.x * STREAMS;
+    Real *dh = alone ? dh_all + (size_t)first * H : shared, *past = shared + STREAMS * H;
+    Real *d = past + STREAMS * H, *parts = d + STREAMS * 3 * H;
+    const int streams = alone ? min(STREAMS, B - first) : begin(dh_all, dh, d, 3, B, H);
     for (int t = T - 1; t >= 0; t--) {
         FOR(n, streams * H) {
             const int s = n / H, k = n % H;
@@ -231,24 +241,21 @@ extern "C" __global__ void gru_backward(
             const Real d_r = d_n * hidden[row * H + k] * r * (1 - r);
             Real *x = da_x + row * 3 * H + k, *of_h = da_h + row * 3 * H + k;
             x[0] = of_h[0] = d_r, x[H] = of_h[H] = d_z, x[2 * H] = d_n, of_h[2 * H] = d_n * r;
-            for (int gate = 0; gate < 3; gate++) d[(s * 3 + gate) * H + k] = of_h[gate * H];
-            kept[n] = up * keep;
+            for (int gate = 0; gate < 3 && !alone; gate++) d[(s * 3 + gate) * H + k] = of_h[gate * H];
+            (alone ? dh : past)[n] = up * keep;  // what goes past the weights
         }
         __syncthreads();
-        if (alone) {
-            FOR(n, STREAMS * H) dh[n] = kept[n];
-        } else {
-            recurrent_back(w, d, dh, parts, H, 3 * H);
-            FOR(n, STREAMS * H) dh[n] += kept[n];
-        }
+        if (alone) continue;
+        recurrent_back(w, d, dh, parts, H, 3 * H);
+        FOR(n, streams * H) dh[n] += past[n];
     }
-    end(dh_all, dh, streams, H);
+    if (!alone) end(dh_all, dh, streams, H);
 }
 
 // --- the loss, an embedding, Adam ---------------------------------------------------------------------
 
 // A block has a row of scores (N, V), which softmax - one_hot replaces; losses (N,) in nats.
-extern "C" __global__ void cross_entropy(Real* scores, const long long* targets, Real* losses, int V)
+KERNEL cross_entropy(Real* scores, const long long* targets, Real* losses, int V)
 {
     extern __shared__ Real shared[];  // a number for each thread, a power of two of them
     Real* row = scores + (size_t)blockIdx.x * V;
@@ -282,7 +289,7 @@ extern "C" __global__ void cross_entropy(Real* scores, const long long* targets,
 
 // table (V, D): a block has the row of a symbol, the sum of dx (N, D) where it stands. These are the places
 // order[starts[v]], ..., order[starts[v + 1] - 1].
-extern "C" __global__ void sum_by_symbol(
+KERNEL sum_by_symbol(
     const long long* order, const long long* starts, const Real* dx, Real* table, int D)
 {
     FOR(k, D) {
@@ -294,7 +301,7 @@ extern "C" __global__ void sum_by_symbol(
 
 // See Adam in optim/optimizers.py. A row of the table is of a parameter: its size, and the addresses of its
 // gradient, of itself, of their mean and of that of their squares. Blocks: (any number, a parameter).
-extern "C" __global__ void adam(
+KERNEL adam(
     const long long* table, Real rate, Real root, Real a, Real b, Real eps, Real decay, int decoupled)
 {
     const long long *row = table + 5 * blockIdx.y, size = row[0];

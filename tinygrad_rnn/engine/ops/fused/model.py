@@ -13,11 +13,12 @@ def forward(kernels: Any, xp: Any, parts: Any, symbols: Any, targets: Any, kind:
     forward_of = getattr(kernels, f"{kind}_forward")
     x, kept, ends = parts.embedding[symbols], [], []
     for number, weights in enumerate(parts.layers):
-        inputs = (x, *(state[number] for state in parts.states), *weights)
-        outputs, residuals = forward_of(xp, *inputs, "tanh" if kind == "rnn" else keep)
-        kept.append((inputs, outputs, residuals))
-        ends.append(outputs[1:])
-        x = outputs[0]
+        rest = (*(state[number] for state in parts.states), *weights)
+        outputs, residuals = forward_of(xp, x, *rest, "tanh" if kind == "rnn" else keep)
+        if keep:
+            kept.append(((x, *rest), outputs, residuals))
+        x, *end = outputs
+        ends.append(end)
     scores = xp.matmul(x, parts.weight.T)
     scores += parts.bias
     losses = kernels.cross_entropy(xp, scores, targets, keep)

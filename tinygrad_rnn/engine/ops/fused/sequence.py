@@ -22,6 +22,11 @@ from . import model
 ONES = 2**22  # and zeros at a time in the gradient of an embedding
 
 
+def is_empty(*arrays: Any) -> bool:
+    """Whether there is nothing in one of these, which the other twins leave to this one."""
+    return any(0 in array.shape for array in arrays)
+
+
 def _columns(xp: Any, x: Any) -> Any:
     """(..., B, H) -> (..., H, B), contiguous."""
     return xp.ascontiguousarray(x.swapaxes(-1, -2))
