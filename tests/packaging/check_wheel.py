@@ -1,7 +1,7 @@
 """Build the wheel of a copy of this tree, and check what it holds.
 
-It must hold every module of the tree, the texts, and no top-level module but tinygrad_rnn and trnn_cli;
-and the command in it must run and find the texts.
+It must hold every module of the tree, the code for a GPU, the texts, and no top-level module but tinygrad_rnn
+and trnn_cli; and the command in it must run and find the texts.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 INSTALLED_AS = {"tinygrad_rnn": "tinygrad_rnn", "cli": "trnn_cli", "corpora": "tinygrad_rnn/corpora"}
-KEPT = {".py", ".typed", ".txt", ".md"}
+KEPT = {".py", ".cu", ".typed", ".txt", ".md"}
 LIST_CORPORA = "import sys; from trnn_cli.main import main; sys.exit(main(['corpus', 'list']))"
 
 

@@ -555,7 +555,8 @@ def apply(op: Op, inputs: tuple, params: dict[str, Any] = _NO_PARAMS) -> Any:
 
     if out.__class__ is not backend.array_type:
         if out.__class__ is tuple or out.__class__ is list:
-            return _several(op, inputs, arrays, parents, params, out, residuals, recording, backend)
+            used_by = _outputs_used(inputs) if used else None
+            return _several(op, inputs, arrays, parents, used_by, params, out, residuals, recording, backend)
         out = backend.xp.asarray(out)
     if not recording:
         result = Tensor(out, None, 0, backend)
@@ -587,6 +588,7 @@ def _several(
     inputs: tuple,
     arrays: list,
     parents: list,
+    outputs_used: tuple[int, ...] | None,
     params: dict,
     outs: Any,
     residuals: Any,
@@ -595,7 +597,7 @@ def _several(
 ) -> tuple[Tensor, ...]:
     """The end of apply() for an op with several results: one node, a tensor for each output number."""
     node = None
-    outs = tuple(backend.xp.asarray(out) for out in outs)
+    outs = tuple([backend.xp.asarray(out) for out in outs])
     if recording:
         node = Node(
             op,
@@ -603,16 +605,16 @@ def _several(
             _saved(op, arrays),
             outs if op.saves_out else None,
             params,
-            tuple(out.shape for out in outs),
-            tuple(out.dtype for out in outs),
+            tuple([out.shape for out in outs]),
+            tuple([out.dtype for out in outs]),
             backend,
         )
         node.outputs = len(outs)
-        node.outputs_used = _outputs_used(inputs)
+        node.outputs_used = outputs_used
         node.residuals = residuals
     if mode.watching:
         annotate.after_forward(op, inputs, params, outs, node)
-    return tuple(Tensor(out, node, number, backend) for number, out in enumerate(outs))
+    return tuple([Tensor(out, node, number, backend) for number, out in enumerate(outs)])
 
 
 def _outputs_used(inputs: tuple) -> tuple[int, ...]:

@@ -145,7 +145,7 @@ class Walk:
         op = node.op
         assert op is not None and op.joint is not None
         on_path = self._on_path
-        needs = tuple(p is not None and (on_path is None or p in on_path) for p in node.parents)
+        needs = tuple([p is not None and (on_path is None or p in on_path) for p in node.parents])
         if not any(needs):
             return ()
         if self.create_graph and op.reference is not None:

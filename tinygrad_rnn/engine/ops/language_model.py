@@ -64,7 +64,7 @@ def _vjp(
     kernels, kept, symbols, targets = residuals
     parts = Parts.of(inputs, kind)
     gradients = kernels.language_model_backward(F.backend.xp, g, parts, kept, symbols, targets, kind)
-    return tuple(d if need else None for d, need in zip(gradients, needs, strict=True))
+    return tuple([d if need else None for d, need in zip(gradients, needs, strict=True)])
 
 
 @op(

@@ -76,13 +76,17 @@ def must_compile(*functions: str) -> bool:
 
 def kernels_for(xp: Any, dtype: Any) -> ModuleType:
     """The module of kernels for arrays of this library and dtype."""
-    from . import device, sequence
-
     if is_compiled(xp, dtype):
         from . import compiled
 
         return compiled
-    return device if is_on_device(xp, dtype) else sequence
+    if is_on_device(xp, dtype):
+        from . import device
+
+        return device
+    from . import sequence
+
+    return sequence
 
 
 def is_compiled(xp: Any, dtype: Any) -> bool:
