@@ -179,7 +179,7 @@ class HostileNamespace:
         "add subtract multiply divide power negative absolute sign sqrt square exp expm1 log log1p "
         "sin cos tanh equal not_equal less less_equal greater greater_equal "
         "logical_and logical_or logical_not isfinite "
-        "maximum minimum clip where sum prod cumsum argmax argmin any all matmul dot einsum "
+        "maximum minimum clip where sum prod cumsum argmax argmin any all matmul dot vdot einsum "
         "concatenate stack split moveaxis expand_dims broadcast_to flip pad take take_along_axis "
         "zeros_like ones_like empty_like full_like ascontiguousarray copyto"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
@@ -18,14 +17,15 @@ def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
     Returns the norm before. Where that is not finite nothing is scaled: the caller decides.
     (Pascanu et al., 2013, "On the difficulty of training recurrent neural networks".)
     """
-    gradients = [p.grad for p in params if p.grad is not None]
+    gradients = [gradient for p in params if (gradient := p.grad) is not None]
     total = 0.0
     with np.errstate(over="ignore"):
-        squares = [_square(g, g.array) for g in gradients]  # a GPU is told of all, and then waited for
+        squares = [g.backend.xp.vdot(g.array, g.array) for g in gradients]  # a GPU is told of all, then asked
         for g, square in zip(gradients, squares, strict=True):
             part = square.item()
             if not math.isfinite(part):  # perhaps only the square is too large for the dtype
-                part = _square(g, g.array.astype("float64")).item()
+                large = g.array.astype("float64")
+                part = g.backend.xp.vdot(large, large).item()
             total += part
     norm = math.sqrt(total) if total >= 0 else total
     if math.isfinite(norm) and norm > max_norm:
@@ -34,8 +34,3 @@ def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
             array *= max_norm / norm
             writes.note(array)
     return norm
-
-
-def _square(gradient: Tensor, array: Any) -> Any:
-    flat = array.reshape(-1)
-    return gradient.backend.xp.dot(flat, flat)
