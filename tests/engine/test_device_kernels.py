@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
-from tinygrad_rnn.engine.backend import get_backend
+from tinygrad_rnn.engine.backend import get_backend, register_backend
 from tinygrad_rnn.engine.ops.fused import device, kernels_for, sequence, use_kernels
 from tinygrad_rnn.engine.ops.language_model import language_model
 from tinygrad_rnn.optim import Adam, AdamW, clip_grad_norm_
+from tinygrad_rnn.training.bench import Work
 
 from .cuda_on_cpu import COMPILER, ON_CPU
 
@@ -153,6 +154,25 @@ def test_adam(optimizer, backend):  # type: ignore[no-untyped-def]
         found.append([w.numpy() for w in weights])
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_training(kind, backend):  # type: ignore[no-untyped-def]
+    register_backend(ON_CPU)
+    sizes = {
+        "layers": 2,
+        "hidden_size": 8,
+        "embedding_size": 5,
+        "batch_size": 3,
+        "seq_length": 6,
+        "symbols": 9,
+    }
+    found = []
+    for name in ("numpy", backend.name):
+        trainer = Work(kind=kind, backend=name, symbols=9, clip=0.1, **sizes).trainer()
+        found.append([trainer.train_step() for _ in range(6)])
+    for one, other in zip(*found, strict=True):
+        assert (one.loss, one.grad_norm) == pytest.approx((other.loss, other.grad_norm), rel=1e-4)
 
 
 def test_parameters_here_and_there():  # type: ignore[no-untyped-def]

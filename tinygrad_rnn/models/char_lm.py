@@ -111,7 +111,11 @@ class CharLM(Module):
         return self.output(self.output_dropout(outputs)), state
 
     def loss(self, symbols: Any, targets: Any, state: Any = None) -> tuple[Tensor, Any]:
-        """Mean cross-entropy in nats of `targets` (T, B), the symbols that did come next; and the state."""
+        """Mean cross-entropy in nats of `targets` (T, B), the symbols that did come next; and the state.
+
+        The compiled kernels make the gradients of this loss together with it: one that is only looked at is
+        best computed under no_grad().
+        """
         if self._is_one_op(symbols, targets):
             symbols, targets = (x if hasattr(x, "dtype") else np.asarray(x) for x in (symbols, targets))
             return self._whole_loss(symbols, targets, state)
