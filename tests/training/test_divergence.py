@@ -16,6 +16,7 @@ from tinygrad_rnn.models.files import numbered, step_of
 from tinygrad_rnn.optim.optimizers import OPTIMIZERS
 from tinygrad_rnn.training import RunFolder, Trainer, events
 from tinygrad_rnn.training import trainer as trainer_module
+from tinygrad_rnn.training.divergence import DivergenceError
 from tinygrad_rnn.training.trainer import MOST_REWOUND, MOST_SKIPPED
 
 from .interrupted import Training, at
@@ -287,6 +288,17 @@ def check_diverged(folder, data):
 @given(data=st.data())
 def test_whatever_diverges_no_file_holds_it(tmp_path_factory, data):
     check_diverged(tmp_path_factory.mktemp("diverged"), data)
+
+
+def test_a_sample_that_diverges_leaves_one_record_of_its_step(tmp_path, monkeypatch):
+    def broken(trainer):
+        raise DivergenceError("the model's prediction is not finite")
+
+    monkeypatch.setattr(Trainer, "_sampled", broken)
+    training = Training(tmp_path, max_steps=8, eval_every=1, sample_every=1)
+    with pytest.raises(DivergedError, match="at step 1, the model's prediction"):
+        training.begin()
+    check_files(training.folder)
 
 
 @pytest.mark.slow

@@ -374,10 +374,12 @@ class Trainer:
             with self._averaged():
                 if evaluates:
                     val_loss = self._evaluate()
+                # First of all: if there can be none, this step has no other record than that.
+                text = self._sampled() if self._samples_now(stepped) else None
                 if evaluates or step % HISTORY_EVERY == 0:
                     self._record(stepped, val_loss)
-                if self._samples_now(stepped):
-                    self._sample()
+                if text is not None:
+                    self._keep_sample(text)
         except DivergenceError as error:
             raise DivergenceError(f"{error} ({worst_weight(self._named)})") from None
         except StoppedError:  # a validation may take long; a resume begins with it
@@ -456,8 +458,8 @@ class Trainer:
         self.run.append_history(record)
         self._emit(events.Recorded(record))
 
-    def _sample(self) -> None:
-        self.standing.samples += 1
+    def _sampled(self) -> str:
+        """A text by the model."""
         vocabulary = self.corpus.vocabulary
         symbols = sample(
             self.model,
@@ -468,9 +470,12 @@ class Trainer:
             exclude=vocabulary.unknown,
         )
         try:
-            text = vocabulary.decode(list(symbols))
+            return vocabulary.decode(list(symbols))
         except CheckpointError:  # finite weights, but so large that the predictions are not
             raise DivergenceError("the model's prediction is not finite") from None
+
+    def _keep_sample(self, text: str) -> None:
+        self.standing.samples += 1
         self.run.append_sample(f"step {self.step}, epoch {self.epoch}", text)
         self.standing.samples_size = self.run.samples_size()
         self._emit(events.Sampled(self.step, self.epoch, text))
