@@ -63,7 +63,8 @@ def _forward(xp: Any, kind: str, w_hh: Any, h: Any, constant: tuple, timed: tupl
     weights, h = xp.ascontiguousarray(w_hh.T), xp.ascontiguousarray(h)
     if H <= FEW:
         numbers = STREAMS * (1 + K) * H
-        return start(_warps(K * H), weights, None, h, *constant, *timed, T, B, H, numbers=numbers)
+        start(_warps(K * H), weights, None, h, *constant, *timed, T, B, H, numbers=numbers)
+        return
     z = xp.empty((B, K * H), dtype)
     for t in range(T):
         xp.matmul(h, weights, out=z)
@@ -81,7 +82,8 @@ def _backward(xp: Any, kind: str, w_hh: Any, g: Any, dh: Any, constant: tuple, t
         states = 2 if kind == "gru" else 1
         groups = min(K, THREADS // H)
         numbers = STREAMS * (states + K + groups) * H
-        return start(groups * H, weights, g, dh, *constant, *timed, 0, T, B, H, numbers=numbers)
+        start(groups * H, weights, g, dh, *constant, *timed, 0, T, B, H, numbers=numbers)
+        return
     product = xp.empty_like(dh)
     for t in range(T - 1, -1, -1):
         up = None if g is None else g[t]
@@ -90,7 +92,6 @@ def _backward(xp: Any, kind: str, w_hh: Any, g: Any, dh: Any, constant: tuple, t
             dh += xp.matmul(timed[-1][t], weights, out=product)
         else:
             xp.matmul(timed[-1][t], weights, out=dh)
-    return None
 
 
 def _inputs(xp: Any, x: Any, w_ih: Any, *biases: Any) -> Any:
@@ -213,18 +214,8 @@ def cross_entropy(xp: Any, scores: Any, targets: Any, keep: bool) -> Any:
     """Losses (T, B) in nats of the scores (T, B, V), which become softmax - one_hot."""
     losses, V = xp.empty(targets.shape, scores.dtype), scores.shape[-1]
     threads = 1 << max(min(V - 1, 255).bit_length(), 5)
-    launch(
-        xp,
-        scores.dtype,
-        "cross_entropy",
-        (targets.size,),
-        threads,
-        scores,
-        targets,
-        losses,
-        V,
-        numbers=threads,
-    )
+    start = functools.partial(launch, xp, scores.dtype, "cross_entropy", (targets.size,), threads)
+    start(scores, targets, losses, V, numbers=threads)
     return losses
 
 
