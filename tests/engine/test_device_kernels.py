@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,9 +13,12 @@ import tinygrad_rnn as tg
 from tinygrad_rnn.engine.backend import get_backend, register_backend
 from tinygrad_rnn.engine.ops.fused import device, kernels_for, sequence, use_kernels
 from tinygrad_rnn.engine.ops.language_model import language_model
+from tinygrad_rnn.models import load
 from tinygrad_rnn.optim import Adam, AdamW, clip_grad_norm_
+from tinygrad_rnn.training import RunFolder
 from tinygrad_rnn.training.bench import Work
 
+from ..training.interrupted import Training
 from . import cuda_on_cpu
 from .cuda_on_cpu import COMPILER, ON_CPU
 
@@ -169,6 +174,25 @@ def test_a_training(kind, backend):  # type: ignore[no-untyped-def]
         found.append([trainer.train_step() for _ in range(6)])
     for one, other in zip(*found, strict=True):
         assert (one.loss, one.grad_norm) == pytest.approx((other.loss, other.grad_norm), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("there_first", [False, True])
+def test_a_checkpoint_goes_on_elsewhere(kind, there_first, backend, tmp_path):  # type: ignore[no-untyped-def]
+    """Four steps in one library, four more in the other: what eight by NumPy lead to."""
+    register_backend(ON_CPU)
+    first, then = (backend.name, "numpy") if there_first else ("numpy", backend.name)
+    wanted = Training(tmp_path / "all", kind=kind, max_steps=8, kernels="numpy").begin()
+    moved = Training(tmp_path / "moved", kind=kind, max_steps=4, kernels="numpy", backend=first).begin()
+    with RunFolder.open(moved.folder) as run:
+        trainer = moved.trainer(replace(moved.config, max_steps=8, backend=then))
+        resumed = trainer.resume(run)
+        trainer.train(run)
+    assert (resumed.step, trainer.step) == (4, 8) and resumed.reasons
+    models = [load(folder / "checkpoints/step-00000008.safetensors") for folder in (wanted.folder, run.path)]
+    one, other = (loaded.model.state_dict() for loaded in models)
+    for name, weight in one.items():
+        np.testing.assert_allclose(other[name], weight, atol=1e-4, err_msg=name)
 
 
 def test_parameters_here_and_there():  # type: ignore[no-untyped-def]
