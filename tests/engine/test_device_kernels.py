@@ -17,6 +17,7 @@ from tinygrad_rnn.models import load
 from tinygrad_rnn.optim import Adam, AdamW, clip_grad_norm_
 from tinygrad_rnn.training import RunFolder
 from tinygrad_rnn.training.bench import Work
+from tinygrad_rnn.training.events import Stepped
 
 from ..training.interrupted import Training
 from . import cuda_on_cpu
@@ -182,10 +183,12 @@ def test_a_checkpoint_goes_on_elsewhere(kind, there_first, backend, tmp_path):  
     """Four steps in one library, four more in the other: what eight by NumPy lead to."""
     register_backend(ON_CPU)
     first, then = (backend.name, "numpy") if there_first else ("numpy", backend.name)
-    wanted = Training(tmp_path / "all", kind=kind, max_steps=8, kernels="numpy").begin()
-    moved = Training(tmp_path / "moved", kind=kind, max_steps=4, kernels="numpy", backend=first).begin()
+    settings = {"kind": kind, "max_steps": 8, "kernels": "numpy"}
+    wanted = Training(tmp_path / "all", **settings).begin()
+    moved = Training(tmp_path / "moved", **settings, backend=first)
+    moved.begin(stop=lambda event: isinstance(event, Stepped) and event.step == 4)
     with RunFolder.open(moved.folder) as run:
-        trainer = moved.trainer(replace(moved.config, max_steps=8, backend=then))
+        trainer = moved.trainer(replace(moved.config, backend=then))
         resumed = trainer.resume(run)
         trainer.train(run)
     assert (resumed.step, trainer.step) == (4, 8) and resumed.reasons
