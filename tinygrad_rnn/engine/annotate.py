@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -19,12 +19,28 @@ from .node import Node, mode
 from .op import TENSOR_OPS, Op
 
 T = TypeVar("T")
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_MACHINERY = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_PACKAGE = os.path.dirname(os.path.dirname(_MACHINERY)) + os.sep
+_EQUATIONS = os.path.join(_MACHINERY, "ops", "recurrent.py")
+
+
+class Observer(Protocol):
+    """Is shown what is computed under annotate(observer)."""
+
+    def made(self, node: Node, out: Any) -> None:
+        """A node of the graph was made, and this is its result: an array, or a tuple of them."""
+
+    def named(self, name: str, value: Any) -> Any:
+        """`value` was given this name, at scope.module and scope.time_step. What is returned goes on in its
+        place: the same tensor, or another of its shape (a gate held open)."""
 
 
 class _Scope(threading.local):
     module: str | None = None
     time_step: int | None = None
+    first_step = 0  # what time steps are counted from, where a text is read in parts
+    observer: Observer | None = None
+    inside = False  # whether lines of this package's own equations are noted, not those that called for them
     location: str | None = None  # while something is replayed: where the user asked for it
 
 
@@ -32,10 +48,18 @@ scope = _Scope()
 
 
 @contextmanager
-def annotate() -> Iterator[None]:
-    """Note on every node made in this block where it came from."""
-    with _watching(annotating=True):
-        yield
+def annotate(observer: Observer | None = None, inside: bool = False) -> Iterator[None]:
+    """Note on every node made in this block where it came from, and show the observer what is computed.
+
+    inside: note the line of the equations (`f * c + i * g` in lstm_cell), not the line that called for them.
+    """
+    before = scope.observer, scope.inside
+    scope.observer, scope.inside = observer or scope.observer, inside
+    try:
+        with _watching(annotating=True):
+            yield
+    finally:
+        scope.observer, scope.inside = before
 
 
 @contextmanager
@@ -75,25 +99,40 @@ def module_scope(path: str) -> Iterator[None]:
 @contextmanager
 def time_step(number: int) -> Iterator[None]:
     """Nodes made in this block belong to that time step."""
-    before, scope.time_step = scope.time_step, number
+    before, scope.time_step = scope.time_step, scope.first_step + number
     try:
         yield
     finally:
         scope.time_step = before
 
 
+@contextmanager
+def time_steps_from(first: int) -> Iterator[None]:
+    """Time steps in this block are counted from `first`: a text that is read in parts has one count."""
+    before, scope.first_step = scope.first_step, first
+    try:
+        yield
+    finally:
+        scope.first_step = before
+
+
 def named(name: str, value: T) -> T:
     """Give the node of a tensor a name to be shown ("forget gate"); returns the tensor."""
+    if not mode.watching:
+        return value
     node = getattr(value, "node", None)
-    if mode.watching and node is not None:
+    if node is not None:
         node.noted().name = name
-    return value
+    return value if scope.observer is None else scope.observer.named(name, value)
 
 
 def user_location() -> str | None:
-    """File and line of the innermost caller outside this package."""
+    """File and line of the innermost caller outside this package, or outside the engine's machinery."""
     frame: Any = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    hidden = _MACHINERY if scope.inside else _PACKAGE
+    while frame is not None and frame.f_code.co_filename.startswith(hidden):
+        if frame.f_code.co_filename == _EQUATIONS and scope.inside and frame.f_code.co_name != "linear":
+            break
         frame = frame.f_back
     return None if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
@@ -104,6 +143,8 @@ def after_forward(op: Op, inputs: tuple, params: dict, out: Any, node: Node | No
         notes = node.noted()
         notes.module, notes.time_step = scope.module, scope.time_step
         notes.location = scope.location or user_location()
+        if scope.observer is not None:
+            scope.observer.made(node, out)
     if mode.anomaly:
         outs = out if isinstance(out, tuple) else (out,)
         if any(_first_bad(o) is not None for o in outs):

@@ -29,6 +29,8 @@ class Walk:
     retain_graph  keep what the nodes saved
     create_graph  run the VJPs on tensors and so record them
     partial       take the wanted tensors as independent of one another: do not look behind them
+    contributed   is called with a node, the number of one of its inputs, and the gradient that the node
+                  contributes to that input, each time one is found
     """
 
     def __init__(
@@ -38,10 +40,11 @@ class Walk:
         retain_graph: bool = False,
         create_graph: bool = False,
         partial: bool = False,
+        contributed: Callable[[Node, int, Any], None] | None = None,
     ) -> None:
         self.keep = retain_graph or create_graph
         self.create_graph = create_graph
-        self._watching = mode.watching
+        self._watching, self._contributed = mode.watching, contributed
         self._heap: list[int] = []
         # seq -> [node, cotangent, whether the cotangent's memory belongs to this walk]. For a node with
         # several outputs the cotangent is a list, None where an output has none (yet).
@@ -57,6 +60,13 @@ class Walk:
         for root, upstream in roots:
             if root.node is not None:
                 self._deliver(root.node, root.output, upstream if create_graph else upstream.array)
+
+    def peek(self) -> tuple[Node, Any] | None:
+        """The node that step() will visit, and its cotangent, which is complete; None when done."""
+        if not self._heap:
+            return None
+        node, cotangent, _ = self._pending[-self._heap[0]]
+        return node, cotangent
 
     def step(self) -> Node | None:
         """Visit the youngest node that has a gradient pending, and return it; None when done."""
@@ -83,7 +93,7 @@ class Walk:
         if writes.last > node.seq:
             _refuse_overwritten(node)
         pending, heap = self._pending, self._heap
-        params, vjps, watching = node.params, op.vjps, self._watching
+        params, vjps, watching, contributed = node.params, op.vjps, self._watching, self._contributed
         expected: Any
         if self.create_graph:
             F: Any = TENSOR_OPS
@@ -115,11 +125,12 @@ class Walk:
                 or gradient.shape != parent.shape
                 or gradient.dtype is not parent.dtype
             ):
-                # Also where the parent has several outputs, since its shape is then a tuple of shapes.
                 gradient = self._fitted(node, number, F, gradient)
-                if parent.outputs is not None:
-                    self._deliver(parent, node.output_used(number), gradient)
-                    continue
+            if contributed is not None:
+                contributed(node, number, gradient)
+            if parent.outputs is not None:
+                self._deliver(parent, node.output_used(number), gradient)
+                continue
             seq = parent.seq
             entry = pending.get(seq)
             if entry is None:

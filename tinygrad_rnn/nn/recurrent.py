@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..engine.annotate import module_scope, scope
 from ..engine.op import TENSOR_OPS
 from ..engine.ops import recurrent as equations
 from ..engine.ops.elementwise import dropout as drop
@@ -146,7 +147,8 @@ class _Stack(Module):
         for layer in range(self.num_layers):
             if layer:
                 x = drop(x, self.dropout, self.training, shared_axis=0 if self.variational else None)
-            x, *end = self._layer(x, *(s[layer] for s in starts), *self._weights(layer))
+            with module_scope(f"{scope.module}.l{layer}"):
+                x, *end = self._layer(x, *(s[layer] for s in starts), *self._weights(layer))
             ends.append(tuple(end))
         state = tuple(stack([end[i] for end in ends]) for i in range(self.states))
         outputs = x.swapaxes(0, 1) if self.batch_first else x
