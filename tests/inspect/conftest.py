@@ -1,8 +1,9 @@
-"""A small session in float64, so that four digits are the same on every machine, and texts to compare with."""
+"""A small session in float64, so that four digits are the same on every machine; texts to compare with."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,10 +51,13 @@ def golden(request: pytest.FixtureRequest) -> Callable[[View], None]:
 
     def compare(view: View) -> None:
         for width in WIDTHS:
-            file = Path(__file__).parent / "golden" / f"{request.node.name}.{width}.txt"
+            name = re.sub(r"\W+", "_", request.node.name.removeprefix("test_")).strip("_")
+            folder = Path(__file__).parent / "golden" / request.module.__name__.rpartition(".test_")[2]
+            file = folder / f"{name}.{width}.txt"
             text = view.text(width)
             assert all(len(line) <= width for line in text.splitlines()), "a line is too long"
             if os.environ.get(REWRITE):
+                folder.mkdir(exist_ok=True)
                 file.write_text(text, encoding="utf-8")
             assert file.exists(), f"no {file.name}: look at the text, then run with {REWRITE}=1\n{text}"
             assert text == file.read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ The commands: look.py, through_time.py, debugger.py, derive.py, why.py, do.py; w
 (a window run both ways), tape.py (any graph, walked), address.py (names of nodes), view.py, command.py.
 """
 
+from . import card, compare, do, export, flow, gates, graph, look, what_if  # noqa: F401 - each enters its commands
 from .command import COMMANDS, Command, completions, find, run, split
 from .recording import Recording
 from .session import Session

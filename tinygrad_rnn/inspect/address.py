@@ -71,7 +71,8 @@ def check_letter(session: Session, letter: str) -> str:
     letters = STATES[session.model.kind] + GATES[session.model.kind]
     if letter not in letters:
         kind = session.model.kind
-        raise UsageError(f"an {kind} has no {letter!r}; it has {', '.join(letters)}")
+        article = "a" if kind == "gru" else "an"
+        raise UsageError(f"{article} {kind} has no {letter!r}; it has {', '.join(letters)}")
     return letter
 
 

@@ -6,17 +6,21 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from ..engine.annotate import annotate, scope, time_steps_from
 from ..engine.node import Node
+from ..engine.op import TABLE
 from ..engine.ops.elementwise import where
 from ..engine.ops.loss import cross_entropy
 from ..engine.ops.shape import concatenate
-from ..engine.tensor import Tensor, enable_grad, no_grad, tensor
+from ..engine.tensor import Tensor, apply, enable_grad, no_grad, tensor
+from ..engine.walk import grad
 from ..models import CharLM, detach_state
+from ..text.sampling import repeated
 from .tape import Tape, on_host
 
 LETTERS = {
@@ -62,17 +66,30 @@ class Change:
             and (self.steps is None or step in self.steps)
         )
 
-    def applied(self, x: Tensor) -> Tensor:
-        """x (B, H) with this change."""
+    def chosen(self, x: Tensor) -> np.ndarray:
+        """(H,): which units of x (B, H) are changed. They are numbered within a layer."""
         chosen = np.zeros(x.shape[-1], bool)
         chosen[slice(None) if self.unit is None else self.unit] = True
-        if self.value is not None:
-            held = np.full(x.shape, self.value, x.dtype)
-            x = where(tensor(chosen, backend=x.backend), tensor(held, backend=x.backend), x)
-        if self.scale is not None and x.requires_grad:
-            factors = tensor(np.where(chosen, self.scale, 1.0).astype(x.dtype), backend=x.backend)
-            x.register_hook(lambda gradient: gradient.detach() * factors)
-        return x
+        return chosen
+
+    def held(self, x: Tensor) -> Tensor:
+        """x (B, H) with these units held at the value, through which no gradient goes back."""
+        if self.value is None:
+            return x
+        held = np.full(x.shape, self.value, x.dtype)
+        chosen = tensor(self.chosen(x), backend=x.backend)
+        return where(chosen, tensor(held, backend=x.backend), x)
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """x (B, H) itself, but the gradient that comes back through what is returned is scaled on arrival."""
+        if self.scale is None or not x.requires_grad:
+            return x
+        through = apply(TABLE["identity"], (x,))
+        through.node.noted().name = f"gradient times {self.scale:g}"
+        factors = np.where(self.chosen(x), self.scale, 1.0).astype(x.dtype)
+        scale = tensor(factors, backend=x.backend)
+        through.register_hook(lambda gradient: gradient.detach() * scale)
+        return through
 
 
 class Observer:
@@ -89,10 +106,16 @@ class Observer:
     def named(self, name: str, value: Any) -> Any:
         place = current_place(name)
         if place is not None:
-            for change in self.changes:
-                if change.concerns(*place):
-                    value = change.applied(value)
+            changes = [change for change in self.changes if change.concerns(*place)]
+            computed = value
+            for change in changes:
+                value = change.held(value)
+            if value is not computed and computed.node is not None:  # it is what the name stands for now
+                computed.node.noted().name, value.node.noted().name = None, name
+            # What is looked at lies behind the scaling: its gradient is the scaled one.
             self.places[place] = value
+            for change in changes:
+                value = change.scaled(value)
         return value
 
 
@@ -118,6 +141,7 @@ class Recording:
     cuts       time steps that no gradient goes back from
     """
 
+    @np.errstate(all="ignore")  # what is not finite is there to be looked at
     def __init__(
         self,
         model: CharLM,
@@ -129,7 +153,7 @@ class Recording:
         cuts: Sequence[int] = (),
     ) -> None:
         self.model, self.kind, self.layers = model, model.kind, model.rnn.num_layers
-        self.symbols, self.targets, self.state = symbols, targets, state
+        self.symbols, self.targets, self.state, self.changes = symbols, targets, state, changes
         self.length = len(symbols)
         inner = range(truncate, self.length, truncate) if truncate else ()
         self.cuts = sorted({0, *inner, *(cut for cut in cuts if 0 < cut < self.length)})
@@ -168,6 +192,19 @@ class Recording:
         places = (self.tensor(letter, layer, t) for t in range(self.length))
         return np.array([x.numpy()[0] for x in places])
 
+    def start(self, letter: str, layer: int) -> np.ndarray:
+        """(H,): h or c of a layer before the first step."""
+        if self.state is None:
+            return np.zeros(self.model.rnn.hidden_size, self.logits.dtype)
+        states = self.state if isinstance(self.state, tuple) else (self.state,)
+        return states[STATES[self.kind].index(letter)].numpy()[layer, 0]
+
+    def inputs(self, layer: int) -> np.ndarray:
+        """(T, D): what a layer reads at each step: embeddings, or the outputs of the layer below."""
+        if layer:
+            return self.values("h", layer - 1)
+        return self.model.embedding.weight.numpy()[self.symbols]
+
     def gradients(self, letter: str, layer: int, among: Any = None) -> np.ndarray:
         """(T, H), dL/d(letter) at each time step: zeros where none arrives. among: what gradients_of() gave,
         for another loss than that of the window."""
@@ -176,6 +213,7 @@ class Recording:
         zero = np.zeros(self.model.rnn.hidden_size, self.logits.dtype)
         return np.array([found[n][0] if n is not None and n in found else zero for n in nodes])
 
+    @np.errstate(all="ignore")  # what is not finite is there to be looked at
     def loss_at(self, step: int) -> Tensor:
         """The loss of the prediction at that step alone, nats, in the graph of this recording."""
         target = tensor(self.targets[step : step + 1], backend=self._logits.backend)
@@ -185,15 +223,52 @@ class Recording:
         """The score of the symbol that did come next, in the graph of this recording."""
         return self._logits[step, 0, int(self.targets[step])]
 
+    @np.errstate(all="ignore")  # what is not finite is there to be looked at
     def gradients_of(self, root: Tensor) -> dict[Node, Any]:
-        """The gradient of another tensor than the loss in each node of this graph."""
-        return Tape(root, self._observer.values).gradients
+        """The gradient of another tensor than the loss in each h and c, and in what the embedding gave."""
+        states = [x.node for (letter, *_), x in self._observer.places.items() if letter in "hc"]
+        nodes = [node for node in [*states, *self._embeddings()] if node is not None]
+        places = [Tensor(None, node, 0, node.backend) for node in nodes]
+        found = grad(root, places, allow_unused=True, retain_graph=True)
+        return {node: g.numpy() for node, g in zip(nodes, found, strict=True) if g is not None}
 
     def embedded(self, among: dict[Node, Any]) -> np.ndarray:
         """(T, E): the gradient in what the embedding gave for each symbol."""
-        parts = [n for n in self.tape.nodes if n.op is not None and n.module == "embedding"]
-        made = [np.zeros(n.shape, self.logits.dtype) if n not in among else among[n] for n in parts]
-        return np.concatenate(made)[:, 0]
+        zeros = (np.zeros(node.shape, self.logits.dtype) for node in self._embeddings())
+        parts = [among.get(node, zero) for node, zero in zip(self._embeddings(), zeros, strict=True)]
+        return np.concatenate(parts)[:, 0]
+
+    def _embeddings(self) -> list[Node]:
+        """Of what the embedding gave, one for each part of the window."""
+        return [n for n in self.tape.nodes if n.op is not None and n.module == "embedding"]
+
+
+def triangle(recording: Recording, sources: Sequence[int], layer: int) -> dict[str, np.ndarray]:
+    """letter -> (K, T, H): the gradient of the loss at each step of `sources` in the states of a layer.
+
+    One backward pass: the window is read K times side by side, and from each only one prediction counts.
+    """
+    K, observer = len(sources), Observer(recording.changes)
+    symbols = np.repeat(recording.symbols[:, None], K, axis=1)
+    state, parts = repeated(recording.state, np.zeros(K, int)), []
+    with by_equations(recording.model), enable_grad(), annotate(observer):
+        for start, end in zip(recording.cuts, [*recording.cuts[1:], recording.length], strict=True):
+            with time_steps_from(start):
+                logits, state = recording.model(symbols[start:end], state)
+            state = detach_state(state)
+            parts.append(logits)
+        chosen = concatenate(parts, axis=0)[np.array(sources), np.arange(K)]
+        targets = tensor(recording.targets[list(sources)], backend=chosen.backend)
+        loss = cross_entropy(chosen, targets, reduction="sum")
+    letters = STATES[recording.kind]
+    places = [(letter, t) for letter, t in product(letters, range(recording.length))]
+    wanted = [observer.places[letter, layer, t] for letter, t in places]
+    shape = (recording.length, K, recording.model.rnn.hidden_size)
+    gradients = {letter: np.zeros(shape, recording.logits.dtype) for letter in letters}
+    for (letter, t), found in zip(places, grad(loss, wanted, allow_unused=True), strict=True):
+        if found is not None:
+            gradients[letter][t] = found.numpy()
+    return {letter: rows.swapaxes(0, 1) for letter, rows in gradients.items()}
 
 
 @contextmanager
@@ -207,8 +282,9 @@ def by_equations(model: CharLM) -> Iterator[None]:
         model.rnn.fused = before
 
 
+@np.errstate(all="ignore")  # what is not finite is there to be looked at
 def read_states(model: CharLM, symbols: np.ndarray, state: Any = None) -> dict[tuple[str, int], np.ndarray]:
-    """(letter, layer) -> (T, H): every state and gate while the model reads (T,) symbols; nothing is recorded."""
+    """(letter, layer) -> (T, H): every state and gate while the model reads (T,) symbols."""
     observer = Observer()
     with by_equations(model), no_grad(), annotate(observer):
         model(symbols[:, None], state)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from .recording import Change, Observer, Recording
 from .tape import Tape
 
 if TYPE_CHECKING:
-    from ..training import TrainConfig
+    from ..training import TrainConfig, Trainer
 
 CORPUS = "harbour"
 SMALL: dict[str, Any] = {"kind": "lstm", "embedding_size": 16, "hidden_size": 32, "num_layers": 2}
@@ -38,7 +39,12 @@ class Session:
     namespace   the names that a user gave to tensors; the prompt's own
     here        the node that one stands at, for cd, up and down; None: at the loss
     memory      what commands keep from one call to the next, by command: where the debugger stands, say
+    trainer     what `train` goes on with: it keeps the optimiser; None before the first step
+    lesson      the lesson that is being given, None between lessons
+    progress    is called while something takes long: with steps done, of how many, and the loss
     """
+
+    OF_THE_PROMPT = ("namespace", "observer", "progress", "lesson")  # and not of what it looks at
 
     def __init__(
         self,
@@ -55,6 +61,9 @@ class Session:
         self.vocabulary = vocabulary
         self.namespace: dict[str, Any] = {}
         self.memory: dict[str, Any] = {}
+        self.trainer: Trainer | None = None
+        self.lesson: Any = None
+        self.progress: Callable[[int, int, float], None] = lambda step, steps, loss: None
         self.here: Node | None = None
         self.changes: list[Change] = []
         self.cuts: list[int] = []
@@ -88,10 +97,8 @@ class Session:
         file = files.find_checkpoint(path)
         model, vocabulary, _ = files.load(file)
         corpus, config = None, None
-        try:
+        with suppress(TinygradError):  # a model only, or its text is gone: another one will do
             config, corpus = noted(file)[0], training_corpus(file)
-        except TinygradError:  # a model only, or its text is gone: another one will do
-            pass
         if text is not None or corpus is None:
             other = load_corpus(text or CORPUS, encoding=vocabulary.encoding)
             read = other.vocabulary.decode(other.train[:20_000])
@@ -101,6 +108,11 @@ class Session:
         if len(symbols) < 2:
             raise UsageError(f"{text or CORPUS}: the model knows fewer than two of its characters")
         return cls(model, vocabulary, symbols, str(path), corpus, config, length)
+
+    def become(self, other: Session) -> None:
+        """Take over all that another session looks at: model, text, window. What is the prompt's stays."""
+        kept = {name: vars(self)[name] for name in self.OF_THE_PROMPT}
+        vars(self).update(vars(other) | kept)
 
     # --- the window ------------------------------------------------------------------------------
 
@@ -117,27 +129,32 @@ class Session:
         self.memory.clear()
         return self.recording
 
-    def run(self, changes: Sequence[Change] = (), cuts: Sequence[int] = ()) -> Recording:
-        """The window with further interventions; nothing of the session changes."""
+    def run(
+        self, changes: Sequence[Change] = (), cuts: Sequence[int] = (), model: CharLM | None = None
+    ) -> Recording:
+        """The window with further interventions, or read by another model; nothing of the session changes."""
+        model = model or self.model
         place = slice(self.position, self.position + self.length + 1)
         symbols = self.symbols[place]
         return Recording(
-            self.model,
+            model,
             symbols[:-1],
             symbols[1:],
-            self.state_before(self.position),
+            self.state_before(self.position, model),
             self.truncate,
             [*self.changes, *changes],
             [*self.cuts, *cuts],
         )
 
-    def state_before(self, position: int) -> Any:
+    @np.errstate(all="ignore")  # what is not finite is there to be looked at
+    def state_before(self, position: int, model: CharLM | None = None) -> Any:
         """The state that the model comes to a place in the text with; None at its beginning."""
+        model = model or self.model
         before = self.symbols[max(position - READ_BEFORE, 0) : position]
         if not len(before):
             return None
         with no_grad():
-            return self.model(before[:, None])[1]
+            return model(before[:, None])[1]
 
     def show(self, position: int, length: int, truncate: int | None) -> Recording:
         """Another window. UsageError where the text has none there."""

@@ -43,6 +43,7 @@ class Tape:
     contributions  node -> what its cotangent is the sum of, in the order in which it came
     """
 
+    @np.errstate(all="ignore")  # what is not finite is there to be looked at
     def __init__(self, root: Tensor, values: Mapping[Node, Any], upstream: Tensor | None = None) -> None:
         if root.node is None:
             raise GraphError("this tensor needs no gradient: nothing that it was computed from does")
@@ -90,10 +91,10 @@ class Tape:
         kept = self._values.get(node)
         if kept is None:
             kept = node.out
-        if kept is None:
+        if kept is None and node.outputs is None:
             for user, number in self.users.get(node, ()):
                 saved = user.inputs[number] if user.op is not None and user.inputs is not None else None
-                if isinstance(saved, node.backend.array_type) and user.output_used(number) == 0:
+                if isinstance(saved, node.backend.array_type):
                     kept = saved
                     break
         return None if kept is None else on_host(node, kept)

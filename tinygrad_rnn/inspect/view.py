@@ -215,6 +215,8 @@ class Heat:
     cuts     columns before which the gradient was cut: a bar is drawn there
     first    the number of the first column
     paint    the characters of the head get the colour of the first row as well
+    glyphs   label -> characters to draw in that row in place of the scale's, on the same colours
+    unit     what a column is, before the numbers of the ruler
     """
 
     rows: Mapping[str, Any]
@@ -227,13 +229,15 @@ class Heat:
     paint: bool = False
     strict: bool = True
     legend: bool = True
+    glyphs: Mapping[str, str] = field(default_factory=dict)
+    unit: str = "t"
 
     def lines(self, width: int) -> Iterator[Line]:
         labels = [*self.rows]
         values = np.array([np.asarray(row, float) for row in self.rows.values()])
         if not values.size:
             return
-        margin = max(map(cell_len, [*labels, "t"])) + 1
+        margin = max(map(cell_len, [*labels, self.unit])) + 1
         # Not less than ten columns, whatever the width: a map of one column says nothing.
         room = max(width - margin - 2, 10)
         count = values.shape[1]
@@ -244,13 +248,14 @@ class Heat:
             columns = range(start, min(start + band, count))
             if start:
                 yield [Span("")]
-            yield [Span(" " * (margin + 1)), *self._ruler(columns)]
+            yield [Span(_padded(self.unit, margin + 1), "dim"), *self._ruler(columns)]
             if self.head is not None:
                 shown = [self.head[t] if t < len(self.head) else " " for t in columns]
                 ground = [cells[0][t].style if self.paint else "" for t in columns]
                 yield [Span(" " * (margin + 1)), *_joined(map(Span, map(shown_character, shown), ground))]
             for label, row in zip(labels, cells, strict=True):
-                inside = [row[t] for t in columns]
+                drawn = self.glyphs.get(label)
+                inside = [row[t] if drawn is None else Span(drawn[t], row[t].style) for t in columns]
                 yield [
                     Span(_padded(label, margin), "label"),
                     Span("|", "dim"),
@@ -268,7 +273,8 @@ class Heat:
             return 0.0, float(finite.max()) if self.high is None and finite.size else self.high or 1.0
         high = self.high if self.high is not None else float(finite.max()) if finite.size else 1.0
         low = self.low if self.low is not None else float(finite.min()) if finite.size else high
-        return low, high
+        # A decade at least: what hardly differs should look alike.
+        return (min(low, high / 10) if self.low is None and self.scale == "log" else low), high
 
     def _cell(self, value: float, low: float, high: float) -> Span:
         if math.isnan(value) and not self.strict:
@@ -305,7 +311,7 @@ class Heat:
     def _legend(self, low: float, high: float) -> str:
         missing = "blank: exactly 0"
         if self.scale == "signed":
-            text = f"< = - negative, blank 0, + * > positive, the largest {high:.3g}"
+            text = f"< = - negative, . near 0, + * > positive; the ends are -{high:.3g} and {high:.3g}"
         elif self.scale == "unit":
             text = f"{RAMP[0]} {low:.3g} to {RAMP[-1]} {high:.3g}"
         else:
