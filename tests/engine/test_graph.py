@@ -810,3 +810,33 @@ def test_checkpoint_with_some_outputs_unused_or_constant() -> None:
     assert gradient_of(x) == [4.0]
     assert unused.requires_grad
     assert tg.checkpoint(lambda v: v, x.detach()).tolist() == [2.0]
+
+
+# --- what a debugger is shown --------------------------------------------------------------------
+
+
+def test_a_walk_shows_what_comes_next_and_what_each_node_contributes() -> None:
+    """The pieces are taken apart into (a, b), of which only b is used, so that an op of two outputs is seen."""
+    x = tg.tensor([1.0, 2.0, 3.0, 4.0], requires_grad=True)
+    _, second = tg.split(x, 2)
+    y = (second * second).sum()
+    seen: list[tuple[str, int, list]] = []
+    walk = Walk(
+        [(y, tg.tensor(1.0))], contributed=lambda node, i, g: seen.append((node.op.name, i, g.tolist()))
+    )
+    visited = []
+    while (arrived := walk.peek()) is not None:
+        assert walk.peek()[0] is arrived[0]  # type: ignore[index]  # looking changes nothing
+        assert walk.step() is arrived[0]
+        name = "leaf" if arrived[0].op is None else arrived[0].op.name
+        visited.append((name, arrived[1] if isinstance(arrived[1], list) else arrived[1].tolist()))
+    assert walk.peek() is None and walk.step() is None
+    assert [name for name, _ in visited] == ["sum", "multiply", "split", "leaf"]
+    assert visited[2][1][0] is None and visited[2][1][1].tolist() == [6.0, 8.0]
+    assert seen == [
+        ("sum", 0, [1.0, 1.0]),
+        ("multiply", 0, [3.0, 4.0]),
+        ("multiply", 1, [3.0, 4.0]),
+        ("split", 0, [0.0, 0.0, 6.0, 8.0]),
+    ]
+    assert x.grad is not None and x.grad.tolist() == [0.0, 0.0, 6.0, 8.0]
