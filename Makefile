@@ -2,6 +2,7 @@
 # make test         run the tests
 # make lint types   check style and types
 # make wheel-check  build the wheel and look into it
+# make pictures     draw the pictures of the README anew
 # make bench        compare with other software; takes a while, on a machine that does nothing else
 #
 # Each of them sets up .venv first if it is not there, and the last one bench/.venv.
@@ -9,7 +10,7 @@
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint types wheel-check bench
+.PHONY: demo test lint types wheel-check pictures bench
 
 demo: .venv/installed
 	$(BIN)/trnn train harbour --minutes 1
@@ -27,6 +28,9 @@ types: .venv/installed-dev
 
 wheel-check: .venv/installed-dev
 	$(BIN)/python tests/packaging/check_wheel.py
+
+pictures: .venv/installed
+	$(BIN)/python docs/pictures.py
 
 bench: bench/.venv/installed
 	bench/.venv/bin/python -m bench $(BENCH)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import bench, corpus, doctor, evaluate, info, runs, sample, score, train
+from . import bench, corpus, doctor, evaluate, info, inspect, repl, runs, sample, score, train
 from .terminal import one_line, reader_may_leave
 
 EXIT_CODES = (
@@ -44,6 +44,8 @@ _COMMANDS: list[tuple[str, Any, Any]] = [
     ("eval", evaluate, evaluate.evaluate),
     ("score", score, score.score),
     ("info", info, info.info),
+    ("repl", repl, repl.repl),
+    ("inspect", inspect, inspect.inspect),
 ]
 for name, module, command in _COMMANDS:
     app.command(name, epilog=f"{module.EXAMPLES}\n\n{EXIT_CODES}")(command)

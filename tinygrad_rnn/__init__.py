@@ -198,3 +198,17 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
+
+
+def load_ipython_extension(shell: object) -> None:
+    """`%load_ext tinygrad_rnn` in IPython or a notebook: from then on `%trnn help`."""
+    from . import notebook
+
+    notebook.load(shell)
+
+
+def unload_ipython_extension(shell: object) -> None:
+    """`%unload_ext tinygrad_rnn`"""
+    from . import notebook
+
+    notebook.unload(shell)

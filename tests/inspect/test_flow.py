@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
 from tinygrad_rnn.errors import UsageError
-from tinygrad_rnn.inspect import run
+from tinygrad_rnn.inspect import Session, run
 from tinygrad_rnn.inspect.flow import by_step, decay
 from tinygrad_rnn.inspect.jacobian_of_step import spectral_norms, step_jacobians
 from tinygrad_rnn.inspect.recording import STATES, Recording
@@ -105,6 +105,14 @@ def test_power_iteration_finds_the_largest_singular_value(seed, count, size, sca
     assert (spectral_norms(matrices * 0) == 0).all()
 
 
+def test_power_iteration_on_what_is_tiny_in_float32():  # type: ignore[no-untyped-def]
+    matrices = (
+        np.random.default_rng(0).standard_normal((3, 8, 8)) * np.array([1e-12, 1e-25, 1e-36])[:, None, None]
+    )
+    wanted = np.linalg.svd(matrices, compute_uv=False)[:, 0]
+    np.testing.assert_allclose(spectral_norms(matrices.astype("float32")), wanted, rtol=1e-3)
+
+
 @pytest.mark.parametrize("t", [0, 11])
 def test_uses_are_the_slopes_of_a_weight_changed_for_one_step(each, t):  # type: ignore[no-untyped-def]
     rng = np.random.default_rng(0)
@@ -174,3 +182,11 @@ def test_what_is_wrong_is_said_in_a_line(session, line, said):  # type: ignore[n
 )
 def test_golden(line, say, golden):  # type: ignore[no-untyped-def]
     golden(say(line))
+
+
+def test_compare_after_some_steps_is_what_train_leads_to():  # type: ignore[no-untyped-def]
+    found = run(Session.small(), "compare gru --train 3 --seed 0").data["kinds"]["gru"]
+    other = Session.small(kind="gru", seed=0)
+    run(other, "train 3")
+    assert found["loss"] == pytest.approx(other.recording.loss.item(), rel=1e-5)
+    assert found["loss"] != run(Session.small(), "compare gru").data["kinds"]["gru"]["loss"]

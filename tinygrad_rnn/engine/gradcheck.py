@@ -138,15 +138,7 @@ def _compare(
     middle = here.reshape(-1, 1)
     left, right = (middle - at[0]) / eps, (at[1] - middle) / eps
     numeric = (at[1] - at[0]) / (2 * eps)
-    tolerance = atol + rtol * np.abs(numeric)
-    kink = np.abs(right - left) > 1e-3 * (1 + np.maximum(np.abs(left), np.abs(right)))
-    low, high = np.minimum(left, right) - tolerance, np.maximum(left, right) + tolerance
-    error = np.where(
-        kink,
-        np.maximum(np.maximum(low - analytic, analytic - high), 0),
-        np.maximum(np.abs(analytic - numeric) - tolerance, 0),
-    )
-    error[~np.isfinite(analytic) | ~np.isfinite(numeric)] = np.inf
+    error, tolerance, kink = judge(analytic, numeric, left, right, rtol, atol)
     if kink.any():
         column = int(np.argwhere(kink)[0][1])
         index = tuple(int(k) for k in np.unravel_index(column, host.shape))
@@ -170,6 +162,26 @@ def _compare(
             f"numerically, relative error {relative:.3g} ({int((error > 0).sum())} of {error.size} "
             "elements are wrong)"
         )
+
+
+def judge(
+    analytic: np.ndarray, numeric: np.ndarray, left: np.ndarray, right: np.ndarray, rtol: float, atol: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How far each derivative is beyond what is allowed, what is allowed, and where a kink is.
+
+    numeric: the central difference. left, right: the slopes on either side. Where these differ, between them
+    the function has a kink, and the analytic derivative may be anything from the one to the other.
+    """
+    tolerance = atol + rtol * np.abs(numeric)
+    kink = np.abs(right - left) > 1e-3 * (1 + np.maximum(np.abs(left), np.abs(right)))
+    low, high = np.minimum(left, right) - tolerance, np.maximum(left, right) + tolerance
+    error = np.where(
+        kink,
+        np.maximum(np.maximum(low - analytic, analytic - high), 0),
+        np.maximum(np.abs(analytic - numeric) - tolerance, 0),
+    )
+    error[~np.isfinite(analytic) | ~np.isfinite(numeric)] = np.inf
+    return error, tolerance, kink
 
 
 def _check_next_order(

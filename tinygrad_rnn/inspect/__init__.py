@@ -8,7 +8,23 @@ The commands: look.py, through_time.py, debugger.py, derive.py, why.py, do.py; w
 (a window run both ways), tape.py (any graph, walked), address.py (names of nodes), view.py, command.py.
 """
 
-from . import card, compare, do, export, flow, gates, graph, look, what_if  # noqa: F401 - each enters its commands
+from . import (  # noqa: F401 - each enters its commands
+    card,
+    check,
+    compare,
+    debugger,
+    derive,
+    do,
+    export,
+    flow,
+    gates,
+    graph,
+    help,
+    lesson,
+    look,
+    what_if,
+    why,
+)
 from .command import COMMANDS, Command, completions, find, run, split
 from .recording import Recording
 from .session import Session

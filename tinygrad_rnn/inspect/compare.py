@@ -8,7 +8,7 @@ from ..engine import random
 from ..errors import UsageError
 from ..models import CharLM
 from ..models.char_lm import KINDS
-from .command import command, option
+from .command import command, option, run
 from .flow import decay, state_norms
 from .session import Session
 from .view import Heat, Table, View
@@ -18,15 +18,17 @@ from .view import Heat, Table, View
     "Through time",
     "compare rnn lstm gru",
     option("kinds", nargs="*", metavar="KIND", complete=lambda session: list(KINDS)),
-    option("--seed", type=int, default=0),
+    option("--seed", type=int, default=0, metavar="SEED"),
+    option("--train", type=int, default=0, metavar="STEPS", help="let each learn for so long first"),
 )
 def compare(session: Session, arguments: argparse.Namespace) -> View:
-    """RNN, LSTM and GRU on the same window, from the same seed, of the same sizes: none of them trained.
+    """RNN, LSTM and GRU on the same window, from the same seed, of the same sizes: new, or equally long trained.
 
     The rows are the norm of dL/dh_t of the last layer, where L is the loss of the last prediction alone, on
     one scale: how far back each hears of it.
 
         compare                 all three
+        compare --train 200     each after 200 steps on the same text (see `train`)
         compare lstm gru --seed 3
     """
     rows, table, data = {}, [], {}
@@ -34,8 +36,16 @@ def compare(session: Session, arguments: argparse.Namespace) -> View:
     for kind in dict.fromkeys(arguments.kinds or KINDS):
         if kind not in KINDS:
             raise UsageError(f"compare: no kind of network is called {kind!r}; there are {', '.join(KINDS)}")
-        random.manual_seed(arguments.seed)
-        recording = session.run(model=CharLM(**(config | {"kind": kind})).eval())
+        with random.replay(random.snapshot()):
+            random.manual_seed(arguments.seed)
+            model = CharLM(**(config | {"kind": kind}))
+        other = Session(
+            model, session.vocabulary, session.symbols, kind, session.corpus, None, session.length
+        )
+        if arguments.train:
+            other.progress = session.progress
+            run(other, f"train {arguments.train}")
+        recording = session.run(model=model)
         last = recording.length - 1
         norms = state_norms(recording, recording.gradients_of(recording.loss_at(last)))
         row = norms[f"h_l{recording.layers - 1}"]
@@ -43,11 +53,12 @@ def compare(session: Session, arguments: argparse.Namespace) -> View:
         share = float(row[0] / row[-1]) if row[-1] else float("nan")
         table.append([kind, recording.model.num_parameters(), float(recording.loss.item()), factor, share])
         data[kind] = {"norms": row, "decay": factor, "loss": float(recording.loss.item())}
+    learnt = f"after {arguments.train} steps" if arguments.train else "nothing learnt yet"
     return View(
-        f"compare: the gradient of the last prediction's loss in h, seed {arguments.seed}",
+        f"compare: the gradient of the last prediction's loss in h, seed {arguments.seed}, {learnt}",
         [
             Heat(rows, session.text, cuts=session.recording.cuts[1:]),
             Table(["kind", "parameters", "loss", "decay a step", "first/last"], table, spare=["parameters"]),
         ],
-        {"seed": arguments.seed, "kinds": data},
+        {"seed": arguments.seed, "train": arguments.train, "kinds": data},
     )

@@ -66,8 +66,9 @@ def spectral_norms(matrices: np.ndarray) -> np.ndarray:
     transposed = matrices.swapaxes(1, 2)
     for _ in range(MOST):
         u = matrices @ np.linalg.qr(v)[0]
-        now = np.sqrt(np.linalg.eigvalsh(u.swapaxes(1, 2) @ u)[:, -1].clip(0))
+        wide = u.astype(float)  # the square of what float32 can hold is more than it can hold
+        now = np.sqrt(np.linalg.eigvalsh(wide.swapaxes(1, 2) @ wide)[:, -1].clip(0))
         if (np.abs(now - before) <= ENOUGH * now).all():
             break
-        before, v = now, transposed @ u
-    return now.astype(float)
+        before, v = now, transposed @ (u / np.where(now > 0, now, 1.0).astype(u.dtype)[:, None, None])
+    return now

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..engine import random
 from ..engine.node import Node
+from ..engine.ops.fused import use_kernels
 from ..engine.tensor import Tensor, no_grad
 from ..errors import TinygradError, UsageError
 from ..models import CharLM, files
@@ -81,6 +82,8 @@ class Session:
         sizes: as CharLM takes them; see SMALL.
         """
         text = load_corpus(corpus)
+        if len(text.train) < 2:
+            raise UsageError(f"{corpus}: a window takes two symbols or more, and one of each ten is held out")
         random.manual_seed(seed)
         model = CharLM(len(text.vocabulary), **(SMALL | sizes))
         name = f"a new {model.kind} {model.rnn.num_layers}x{model.rnn.hidden_size}"
@@ -153,7 +156,7 @@ class Session:
         before = self.symbols[max(position - READ_BEFORE, 0) : position]
         if not len(before):
             return None
-        with no_grad():
+        with no_grad(), use_kernels("numpy"):  # so few symbols are not worth loading compiled ones
             return model(before[:, None])[1]
 
     def show(self, position: int, length: int, truncate: int | None) -> Recording:

@@ -65,12 +65,16 @@ class Tape:
                 if parent is not None:
                     self.users.setdefault(parent, []).append((node, number))
         self._values = values
+        listening = [node.listeners for node in self.nodes if node.listeners is not None]
+        retained = [dict(listeners.retained) for listeners in listening]
         walk = self.walk()
         while (arrived := walk.peek()) is not None:
             node, cotangent = arrived
             self.order.append(node)
             self.gradients[node] = on_host(node, cotangent)
             walk.step()
+        for listeners, before in zip(listening, retained, strict=True):
+            listeners.retained.update(before)  # looking adds nothing to what retain_grad() keeps
 
     def walk(self) -> Walk:
         """A new backward pass over the same graph, not yet begun. It leaves every `.grad` as it is."""

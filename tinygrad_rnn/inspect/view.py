@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import StringIO
 from textwrap import wrap
 from typing import Any, NamedTuple, Protocol
 
@@ -99,16 +100,15 @@ class View:
         lines = ["".join(map(_html, line)) for line in self.lines(width)]
         return f'<pre style="line-height: 1.2">{chr(10).join(lines)}</pre>'
 
-    def svg(self, width: int = 100) -> str:
+    def svg(self, width: int = 100, title: str = "trnn") -> str:
         """A picture of the lines as a terminal would show them."""
         from rich.console import Console
 
-        with open("/dev/null", "w") as nowhere:
-            console = Console(
-                record=True, width=width, file=nowhere, force_terminal=True, color_system="truecolor"
-            )
-            console.print(self)
-        return console.export_svg(title="trnn")
+        console = Console(
+            record=True, width=width, file=StringIO(), force_terminal=True, color_system="truecolor"
+        )
+        console.print(self)
+        return console.export_svg(title=title)
 
     def __str__(self) -> str:
         return self.text()
@@ -301,7 +301,8 @@ class Heat:
         marks = [" "] * len(columns)
         for place, t in enumerate(columns):
             number = str(t + self.first)
-            if (t + self.first) % 10 == 0 and place + len(number) <= len(marks):
+            hidden = any(cut in range(t, t + len(number)) for cut in self.cuts)
+            if (t + self.first) % 10 == 0 and place + len(number) <= len(marks) and not hidden:
                 marks[place : place + len(number)] = number
         for cut in self.cuts:
             if cut in columns:
