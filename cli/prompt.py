@@ -238,6 +238,7 @@ def _shell(session: Session, folder: str | Path, config: Config) -> Shell:
     config.TerminalInteractiveShell.term_title = False
     config.IPCompleter.use_jedi = False
     session.namespace["__name__"] = "__main__"
+    sys.path.append("")  # modules of this folder, but none in the place of one that is needed here
     shell = Shell.instance(config=config, ipython_dir=str(folder), user_ns=session.namespace)
     shell.attend(session)
     return shell

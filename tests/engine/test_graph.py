@@ -816,7 +816,7 @@ def test_checkpoint_with_some_outputs_unused_or_constant() -> None:
 
 
 def test_a_walk_shows_what_comes_next_and_what_each_node_contributes() -> None:
-    """The pieces are taken apart into (a, b), of which only b is used, so that an op of two outputs is seen."""
+    """Of the two outputs of split only the second is used, so that a gradient is missing as well."""
     x = tg.tensor([1.0, 2.0, 3.0, 4.0], requires_grad=True)
     _, second = tg.split(x, 2)
     y = (second * second).sum()

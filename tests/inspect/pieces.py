@@ -1,5 +1,5 @@
-"""The loss of a window computed apart from the inspector, step by step by the fast kernels, with any parameter
-changed for one step alone: what derivatives are measured from."""
+"""The loss of a window computed apart from the inspector, step by step by the fast kernels, and with any
+parameter changed for one step alone: what derivatives are measured from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a view promises: the same text everywhere, no line too long, numbers as JSON, nothing told by colour alone."""
+"""What a view promises: one text everywhere, no line too long, numbers as JSON, colour that only repeats."""
 
 from __future__ import annotations
 

@@ -4,8 +4,12 @@
     >>> print(run(Session.small(), "flow"))
 
 Nothing here prints or knows of a terminal: `trnn repl`, `trnn inspect` and notebooks are fronts over this.
-The commands: look.py, through_time.py, debugger.py, derive.py, why.py, do.py; what they stand on: recording.py
-(a window run both ways), tape.py (any graph, walked), address.py (names of nodes), view.py, command.py.
+
+What the commands stand on: session.py (what is looked at), recording.py (a window run both ways), tape.py
+(any graph, walked), address.py (names of nodes), view.py (what is shown), command.py (how one is declared).
+Look: graph.py with folding.py, card.py, look.py. Through time: flow.py with jacobian_of_step.py, gates.py,
+compare.py. The backward pass: debugger.py, derive.py, with visit.py, jacobian.py, rules.py, expression.py.
+Why: why.py with a file a question, check.py, operands.py. Do: do.py, what_if.py, export.py, lesson.py.
 """
 
 from . import (  # noqa: F401 - each enters its commands

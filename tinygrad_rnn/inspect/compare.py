@@ -22,7 +22,7 @@ from .view import Heat, Table, View
     option("--train", type=int, default=0, metavar="STEPS", help="let each learn for so long first"),
 )
 def compare(session: Session, arguments: argparse.Namespace) -> View:
-    """RNN, LSTM and GRU on the same window, from the same seed, of the same sizes: new, or equally long trained.
+    """RNN, LSTM and GRU on one window, from one seed, of the same sizes: new, or equally long trained.
 
     The rows are the norm of dL/dh_t of the last layer, where L is the loss of the last prediction alone, on
     one scale: how far back each hears of it.
