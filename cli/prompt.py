@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from time import monotonic
@@ -161,22 +161,26 @@ class Shell(TerminalInteractiveShell):
         print_view(shown, plainly=self.scripted)
 
     def run_cell(self, raw_cell: str, *args: Any, **settings: Any) -> Any:
-        session, before = self.commands.session, set(self.user_ns)
+        session = self.commands.session
         self.shown = self.shown if self.scripted else 0
-        with by_equations(session.model), annotate(session.observer):
+        with ExitStack() as stack:
+            if self.claims(raw_cell) is None:  # a command knows itself what it wants to have noted
+                stack.enter_context(by_equations(session.model))
+                stack.enter_context(annotate(session.observer))
             result = super().run_cell(raw_cell, *args, **settings)
         self.progress.erase()
-        for name in COMMANDS.keys() & (self.user_ns.keys() - before - self.said):
+        for name in COMMANDS.keys() & (self.user_ns.keys() - self.said):
             self.said.add(name)
             self.note(f"{name} is a name of yours now; the command is still there as `%trnn {name}`")
-        if isinstance(result.error_before_exec or result.error_in_exec, NameError | SyntaxError):
-            self._suggest(raw_cell)
+        self._suggest(raw_cell, result.error_before_exec or result.error_in_exec)
         self._refresh()
         return result
 
-    def _suggest(self, failed: str) -> None:
+    def _suggest(self, failed: str, error: BaseException | None) -> None:
         """Which command may have been meant by what is no Python."""
-        word, *_ = failed.split(maxsplit=1)
+        word = failed.split(maxsplit=1)[0] if failed.strip() else ""
+        if not (isinstance(error, SyntaxError) or (isinstance(error, NameError) and error.name == word)):
+            return
         if word in self.user_ns and claimed(failed) is not None:
             self.note(f"{word} is a name of yours; the command is `%trnn {word}`")
         elif word not in COMMANDS and (near := get_close_matches(word, COMMANDS, n=1, cutoff=0.7)):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tinygrad_rnn.inspect import Session, run
+import trnn_cli
+from tinygrad_rnn.inspect import COMMANDS, Session, run
 from trnn_cli.main import main
+from trnn_cli.prompt import GREETING
 
 from .conftest import fails
 
@@ -112,6 +115,12 @@ def test_failures_are_counted_and_what_follows_is_run(repl):
     assert err.endswith("\ntrnn: error: 6 of 7 lines failed\n")
 
 
+def test_what_may_have_been_meant(repl):
+    meant = "note: did you mean the command gates?\n"
+    assert meant in repl("gaets\n")[2] and meant in repl("gaets 12\n")[2]
+    assert meant not in repl("gaets = nothing\n")[2]
+
+
 def test_one_failure(repl):
     code, out, err = repl("halp\nwindow --at x\n")
     assert (code, out) == (1, "")
@@ -121,10 +130,20 @@ def test_one_failure(repl):
 
 
 def test_a_name_of_the_user_s_goes_before_the_command_and_this_is_said_once(repl):
-    code, out, err = repl("window = 3\nwindow\nwindow = 4\nwindow + 1\n%trnn window\ndel window\nwindow\n")
+    script = "window = 3\nwindow\nwindow = 4\nwindow + 1\n%trnn window\ndel window\nwindow\nwindow = 5\n"
+    code, out, err = repl(script)
     view = run(small(), "window").text(80)
     assert (code, out) == (0, f"3\n5\n{view}\n{view}")
     assert err == "note: window is a name of yours now; the command is still there as `%trnn window`\n"
+
+
+def test_what_is_there_at_the_start_hides_no_command(repl):
+    code, out, err = repl("print(*dir())\n")
+    assert (code, err) == (0, "")
+    assert {"tg", "np", "model", "session", "text", "view"} <= set(out.split())
+    assert not set(out.split()) & set(COMMANDS)
+    tried = re.match(r"Try ([\w, ]+);", GREETING[0])
+    assert tried and set(tried[1].split(", ")) <= set(COMMANDS), "what it says to try is there"
 
 
 def test_a_shadowed_command_with_an_argument_says_so(repl):
@@ -172,6 +191,7 @@ def test_without_ipython_one_line_says_what_to_install(trnn, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "IPython"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delitem(sys.modules, "trnn_cli.prompt", raising=False)
+    monkeypatch.delattr(trnn_cli, "prompt", raising=False)
     monkeypatch.setitem(sys.modules, "IPython", None)
     fails(trnn("repl"), 1, "pip install ipython")
     assert trnn("inspect", *SMALL, "-c", "window")[0] == 0

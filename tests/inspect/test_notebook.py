@@ -49,8 +49,8 @@ def echo():
 
 
 def test_a_line(shell, echo, capsys):
-    assert shell.run_cell("%trnn echo {1+1} $HOME; echo 'a; b'").success
-    assert capsys.readouterr().out == "echo: {1+1} $HOME\n\necho: a; b\n\n", "nothing is expanded"
+    assert shell.run_cell("x = 5\n%trnn echo {1+1} $x; echo 'a; b'").success
+    assert capsys.readouterr().out == "echo: {1+1} $x\n\necho: a; b\n\n", "nothing is expanded"
 
 
 def test_a_cell(shell, echo, capsys):

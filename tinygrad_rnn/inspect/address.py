@@ -100,7 +100,8 @@ def label(session: Session, node: Node) -> str:
 def names(session: Session) -> Sequence[str]:
     """Words for the Tab key: what find() takes, one of each kind."""
     if not session.at_window:
-        return [k for k, v in session.namespace.items() if isinstance(v, Tensor) and v.node is not None]
+        named = {k: v for k, v in session.namespace.items() if not k.startswith("_")}  # IPython has _, _1, ...
+        return [k for k, v in named.items() if isinstance(v, Tensor) and v.node is not None]
     letters = STATES[session.model.kind] + GATES[session.model.kind]
     layers = range(session.recording.layers)
     places = [f"{x}[{t}]" for x in letters for t in range(session.recording.length)]
