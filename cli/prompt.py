@@ -165,7 +165,7 @@ class Shell(TerminalInteractiveShell):
         self.shown = self.shown if self.scripted else 0
         with ExitStack() as stack:
             if self.claims(raw_cell) is None:  # a command knows itself what it wants to have noted
-                stack.enter_context(by_equations(session.model))
+                stack.enter_context(by_equations())
                 stack.enter_context(annotate(session.observer))
             result = super().run_cell(raw_cell, *args, **settings)
         self.progress.erase()

@@ -44,7 +44,7 @@ def test_the_triangle_knows_of_cuts():  # type: ignore[no-untyped-def]
     session = small()
     session.show(0, 20, 8)
     data = run(session, "flow --from all").data
-    last = data["norms"]["h"][data["from"].index(19)]
+    last = data["norms"]["h"][19]
     assert (last[:16] == 0).all() and (last[16:] > 0).all()
 
 
@@ -159,9 +159,9 @@ def test_compare_has_each_kind_from_the_same_seed(session):  # type: ignore[no-u
 @pytest.mark.parametrize(
     "line, said",
     [
-        ("flow --from 20", "the time steps are 0 to 19"),
+        ("flow --from 20", "there is no time step 20; the time steps are 0 to 19"),
         ("flow --from x", "'x' is no time step; say 0 to 19"),
-        ("flow --layer 2", "the layers are 0 to 1"),
+        ("flow --layer 2", "there is no layer 2; the layers are 0 to 1"),
         ("flow --jac --from 3", "leave out --from"),
         ("uses weight_hh", "no single parameter is called 'weight_hh'; there are embedding.weight"),
         ("connect", "usage: connect t"),
@@ -190,3 +190,54 @@ def test_compare_after_some_steps_is_what_train_leads_to():  # type: ignore[no-u
     run(other, "train 3")
     assert found["loss"] == pytest.approx(other.recording.loss.item(), rel=1e-5)
     assert found["loss"] != run(Session.small(), "compare gru").data["kinds"]["gru"]["loss"]
+
+
+def test_what_is_small_in_float32_is_not_zero():  # type: ignore[no-untyped-def]
+    """The square of 1e-25 is nothing to float32."""
+    session = Session.small(kind="rnn", num_layers=1, length=120)
+    row = run(session, "flow --from -1").data["norms"]["h_l0"]
+    among = session.recording.gradients_of(session.recording.loss_at(119))
+    largest = np.abs(session.recording.gradients("h", 0, among)).max(axis=1)
+    assert ((row > 0) == (largest > 0)).all() and (row[largest > 0] >= largest[largest > 0] * 0.999).all()
+    assert 0 < row[row > 0].min() < 1e-30
+
+
+def test_halves_are_counted_not_fitted(each):  # type: ignore[no-untyped-def]
+    view = run(each, "flow --from 15")
+    for name, row in view.data["norms"].items():
+        below = [k for k in range(16) if row[15 - k] < row[15] / 2]
+        count = (
+            f"below half {below[0]} step{'' if below[0] == 1 else 's'} back" if below else "never below half"
+        )
+        assert any(f"decay of {name}" in line and count in line for line in view.text(120).splitlines())
+    assert "half" not in run(each, "flow").text(120)
+
+
+def test_the_jacobian_of_a_changed_cell_is_refused(session):  # type: ignore[no-untyped-def]
+    run(session, "what-if --keep f=1")
+    with pytest.raises(UsageError, match="what-if --clear"):
+        run(session, "flow --jac")
+    assert "1 change kept" in run(session, "flow").text()
+    before = run(small(), "compare lstm").data["kinds"]["lstm"]["norms"]
+    np.testing.assert_array_equal(run(session, "compare lstm").data["kinds"]["lstm"]["norms"], before)
+
+
+def test_a_weight_that_no_step_used(session):  # type: ignore[no-untyped-def]
+    run(session, "what-if --keep h=0")
+    text = run(session, "uses weight_hh_l0").text()
+    assert "exactly 0 at every step" in text and "cancels" not in text
+    assert "half of it" not in run(session, "connect 3").text()
+
+
+def test_the_sum_is_compared_with_the_gradient_that_is_there(session):  # type: ignore[no-untyped-def]
+    parameter = session.model.rnn.weight_hh_l0
+    parameter.grad = tg.tensor(parameter.grad.numpy() + 1.0)
+    [line] = [
+        x for x in run(session, "uses weight_hh_l0").text().splitlines() if x.startswith("sum - W.grad")
+    ]
+    assert float(line.split()[3]) == pytest.approx(1.0)
+
+
+def test_norms_of_matrices_that_are_not_finite():  # type: ignore[no-untyped-def]
+    matrices = np.stack([np.eye(3), np.full((3, 3), np.nan), 2 * np.eye(3)])
+    np.testing.assert_allclose(spectral_norms(matrices), [1, np.nan, 2])

@@ -19,13 +19,11 @@ def sigmoid(x):  # type: ignore[no-untyped-def]
 
 def by_hand(session, layer):  # type: ignore[no-untyped-def]
     """letter -> (T, H), by the equations of the lecture."""
-    weights = [p.numpy() for name, p in session.model.named_parameters() if name.endswith(f"_l{layer}")]
     named = {
         n.split(".")[1][:-3]: p.numpy()
         for n, p in session.model.named_parameters()
         if n.endswith(f"_l{layer}")
     }
-    assert len(weights) == 4
     w_ih, w_hh, b_ih, b_hh = (named[n] for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
     h, c, found = np.zeros(6), np.zeros(6), {}
     for x in session.recording.inputs(layer):
@@ -68,7 +66,11 @@ def test_saturated_shares(session):  # type: ignore[no-untyped-def]
     np.testing.assert_allclose(found["low"], (values < 0.1).mean(axis=0))
     np.testing.assert_allclose(found["high"], (values > 0.9).mean(axis=0))
     assert found["low"][0] == 1 and found["high"][1] == 1
-    assert "0 (100%)" in run(session, "gates").text()
+    assert "0 (100%)" in run(session, "gates").text(120)
+    with tg.no_grad():
+        session.model.rnn.bias_ih_l1[12:14] = np.array([-20.0, 20])
+    found = run(session, "gates").data["saturated"]["g"]  # between -1 and 1
+    assert found["low"][:2].tolist() == [1, 0] and found["high"][:2].tolist() == [0, 1]
 
 
 def test_cells_are_the_states_of_the_model(each):  # type: ignore[no-untyped-def]
@@ -83,7 +85,7 @@ def test_cells_are_the_states_of_the_model(each):  # type: ignore[no-untyped-def
 @pytest.mark.parametrize("name", FEATURES)
 def test_find_ranks_units_by_correlation(name, session):  # type: ignore[no-untyped-def]
     data = run(session, f"cells --find {name}").data
-    wanted = FEATURES[name][1](TEXT)
+    wanted = FEATURES[name][2](TEXT)
     for unit in range(6):
         values = run(session, f"cells {unit}").data["values"]
         assert len(values) == len(TEXT) < 400
@@ -94,7 +96,7 @@ def test_find_ranks_units_by_correlation(name, session):  # type: ignore[no-unty
 
 
 def test_features_of_a_text():  # type: ignore[no-untyped-def]
-    found = {name: feature('a "b" (c\n[d])').astype(int).tolist() for name, (_, feature) in FEATURES.items()}
+    found = {name: feature('a "b" (c\n[d])').astype(int).tolist() for name, (*_, feature) in FEATURES.items()}
     assert found["quote"] == [0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]
     assert found["newline"] == [0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]
     assert found["bracket"] == [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 0]
@@ -144,9 +146,42 @@ def test_an_rnn_has_no_gates():  # type: ignore[no-untyped-def]
 
 def test_nothing_to_find():  # type: ignore[no-untyped-def]
     session = small()
-    session.symbols = session.symbols[:9]
-    with pytest.raises(UsageError, match="no bracket begins or ends"):
+    session.symbols = session.symbols[:13]
+    with pytest.raises(UsageError, match="in these 13 characters; this text has none"):
         run(session, "cells --find bracket")
+    session = small()
+    text = "a b c\n" * 500 + "(a)" + "a b c\n" * 20
+    session.symbols = session.vocabulary.encode(text.replace("b", "e").replace("c", "e"))
+    with pytest.raises(UsageError, match="there is one at 3,000: `window --at 2990`"):
+        run(session, "cells --find bracket")
+    run(session, "window --at 2990")
+    assert run(session, "cells --find bracket").data["find"] == "bracket"
+
+
+def test_a_quotation_that_began_before_the_window():  # type: ignore[no-untyped-def]
+    session = small()
+    whole = run(session, "cells --find quote")
+    place = TEXT.index('"') + 3
+    run(session, f"window --at {place}")
+    found = run(session, "cells --find quote")
+    drawn = [line for line in found.text(200).splitlines() if line.startswith("quote")]
+    assert drawn[0].partition("|")[2].startswith(">>>") and "1 inside" in whole.text(200)
+    feature = FEATURES["quote"][2]
+    assert feature('"a\n\nb "c" d').astype(int).tolist() == [1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0]
+
+
+def test_what_is_held_by_what_if_is_held_for_units_too(session):  # type: ignore[no-untyped-def]
+    run(session, "what-if --keep i=1")
+    values = run(session, "cells 3").data["values"][:20]
+    np.testing.assert_allclose(values, np.tanh(session.recording.values("c", 1)[:, 3]), rtol=1e-9)
+    assert "1 change kept" in run(session, "predict").text()
+
+
+def test_candidates_of_scores_that_are_not_finite(session):  # type: ignore[no-untyped-def]
+    with tg.no_grad():
+        session.model.output.weight[2, 3] = np.nan
+    assert "`why nan` says why" in run(session, "predict").text()
+    assert "not finite" in run(session, "predict 0").text()
 
 
 @pytest.mark.parametrize(

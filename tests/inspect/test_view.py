@@ -136,3 +136,25 @@ def test_colour_only_repeats_what_the_characters_say():  # type: ignore[no-untyp
         for character in text:
             seen.setdefault(style, set()).add(character)
     assert all(len(characters) == 1 for characters in seen.values())
+
+
+def test_characters_of_two_columns_are_wrapped_by_columns():  # type: ignore[no-untyped-def]
+    from rich.cells import cell_len
+
+    lines = View("日本語" * 20, [Text("日本 " * 20), Facts([("label", "語" * 50)])]).text(40).splitlines()
+    assert all(cell_len(line) <= 40 for line in lines) and sum(line.count("日") for line in lines) == 40
+
+
+def test_nothing_that_a_terminal_obeys_comes_through():  # type: ignore[no-untyped-def]
+    view = View("a\x1b[2Jb", [Lines(["\x1b[31mred", [Span("\u202eback")]]), Table(["\x07"], [["\x9b"]])])
+    assert all(c.isprintable() or c == "\n" for c in view.text())
+    assert "\x1b" not in rich_text(view, 80)
+
+
+def test_a_notebook_gets_text_html_and_a_picture():  # type: ignore[no-untyped-def]
+    shown = View("title", [Heat({"r": [1.0]})])._repr_mimebundle_()
+    assert shown["image/svg+xml"].startswith("<svg") and set(shown) == {
+        "text/plain",
+        "text/html",
+        "image/svg+xml",
+    }

@@ -13,11 +13,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from ..engine.node import Node
 from ..engine.tensor import Tensor
 from ..errors import UsageError
-from .recording import GATES, LETTERS, STATES
+from .recording import GATES, LETTERS, STATES, Place
+from .tape import Tape
 
 if TYPE_CHECKING:
     from .session import Session
@@ -29,40 +31,47 @@ def find(session: Session, name: str) -> Node:
     """The node of that name on the tape that is looked at. UsageError says what there is instead."""
     tape = session.focus
     if name.startswith("#"):
-        if not name[1:].isdigit() or not 1 <= int(name[1:]) <= len(tape.nodes):
+        if not name[1:].isdecimal() or not 1 <= int(name[1:]) <= len(tape.nodes):
             raise UsageError(f"{name}: the nodes are numbered #1 to #{len(tape.nodes)}")
         return tape.nodes[int(name[1:]) - 1]
-    if session.at_window:
-        if name == "loss":
-            return tape.nodes[-1]
-        if name == "logits":
-            return _logits(session)
-        if match := _PLACE.fullmatch(name):
-            return _at_place(session, name, match[1], match[2], int(match[3]))
-        named = dict(session.model.named_parameters())
-        near = [key for key in named if key == name] or [key for key in named if key.endswith(name)]
-        if len(near) == 1:
-            return _on_tape(session, name, named[near[0]].node)
-        if near:
-            raise UsageError(f"{name} may be any of {', '.join(near)}")
+    if session.at_window and name == "loss":
+        return tape.nodes[-1]
+    if session.at_window and name == "logits":
+        return _logits(session)
+    if match := _PLACE.fullmatch(name):
+        return _at_place(session, name, match[1], match[2], int(match[3]))
     value = session.namespace.get(name)
     if isinstance(value, Tensor):
         return _on_tape(session, name, value.node)
+    near = _parameters_called(session, name)
+    if len(near) == 1:
+        return _on_tape(session, name, near[0][1].node)
+    if near:
+        raise UsageError(f"{name} may be any of {', '.join(key for key, _ in near)}")
     letters = ", ".join(f"{letter}[3]" for letter in STATES[session.model.kind] + GATES[session.model.kind])
     there = f"loss, logits, {letters}, a parameter" if session.at_window else "the name of a tensor"
     raise UsageError(f"there is no {name!r} here; say {there} or a number as #17")
 
 
-def layer_and_step(session: Session, letter: str, layer: int | None, step: int | None) -> tuple[int, int]:
+def _parameters_called(session: Session, name: str) -> list[tuple[str, Tensor]]:
+    """Those of the model whose names are `name` or end in it, from a dot on."""
+    named: list[tuple[str, Tensor]] = [*session.model.named_parameters()]
+    if session.model.tie_weights:
+        named.append(("output.weight", session.model.output.weight))
+    whole = [(key, parameter) for key, parameter in named if key == name]
+    return whole or [(key, parameter) for key, parameter in named if name and key.endswith("." + name)]
+
+
+def layer_and_step(session: Session, layer: int | None, step: int | None) -> tuple[int, int]:
     """Of a layer and a time step as given (None: the last), what they are. UsageError out of range."""
     layers, length = session.recording.layers, session.recording.length
     number = layers - 1 if layer is None else layer
     if not 0 <= number < layers:
-        raise UsageError(f"{letter}_l{number}: the layers are 0 to {layers - 1}")
+        raise UsageError(f"there is no layer {number}; the layers are 0 to {layers - 1}")
     if step is None:
         return number, length - 1
     if not -length <= step < length:
-        raise UsageError(f"{letter}[{step}]: the time steps are 0 to {length - 1}")
+        raise UsageError(f"there is no time step {step}; the time steps are 0 to {length - 1}")
     return number, step % length
 
 
@@ -79,28 +88,56 @@ def check_letter(session: Session, letter: str) -> str:
 def label(session: Session, node: Node) -> str:
     """The shortest name that find() finds the node by."""
     tape = session.focus
-    if session.at_window:
-        if node is tape.nodes[-1]:
-            return "loss"
-        for name, parameter in session.model.named_parameters():
-            if parameter.node is node:
-                return name
-        if node.name in LETTERS and node.time_step is not None and node.module is not None:
-            layer = node.module.rpartition(".l")[2]
-            one = session.recording.layers == 1
-            place = LETTERS[node.name] if one else f"{LETTERS[node.name]}_l{layer}"
-            return f"{place}[{node.time_step}]"
-    else:
+    if session.at_window and node is tape.nodes[-1]:
+        return "loss"
+    if not session.at_window:
         for name, value in session.namespace.items():
             if isinstance(value, Tensor) and value.node is node and not name.startswith("_"):
                 return name
+    if node.op is None:
+        for name, parameter in session.model.named_parameters():
+            if parameter.node is node:
+                return name
+    place = place_of(node)
+    if place is not None and len(_places(tape)[place]) == 1:
+        letter, layer, step = place
+        return f"{letter}[{step}]" if _layers(tape) == 1 else f"{letter}_l{layer}[{step}]"
     return f"#{tape.numbers[node]}"
+
+
+def place_of(node: Node) -> Place | None:
+    """Letter, layer and time step of a gate or a state; None of any other node."""
+    layer = (node.module or "").rpartition(".l")[2]
+    if node.name not in LETTERS or node.time_step is None or not layer.isdecimal():
+        return None
+    return LETTERS[node.name], int(layer), node.time_step
+
+
+_OF_TAPES: WeakKeyDictionary[Tape, dict[Place, list[Node]]] = WeakKeyDictionary()
+
+
+def _places(tape: Tape) -> dict[Place, list[Node]]:
+    """The gates and states of a tape by their place: several, where a network was called more than once."""
+    if tape not in _OF_TAPES:
+        found: dict[Place, list[Node]] = {}
+        for node in tape.nodes:
+            place = place_of(node)
+            if place is not None:
+                found.setdefault(place, []).append(node)
+        _OF_TAPES[tape] = found
+    return _OF_TAPES[tape]
+
+
+def _layers(tape: Tape) -> int:
+    return 1 + max((layer for _, layer, _ in _places(tape)), default=0)
 
 
 def names(session: Session) -> Sequence[str]:
     """Words for the Tab key: what find() takes, one of each kind."""
     if not session.at_window:
-        named = {k: v for k, v in session.namespace.items() if not k.startswith("_")}  # IPython has _, _1, ...
+        named = {
+            k: v for k, v in session.namespace.items() if not k.startswith("_")
+        }  # IPython has _, _1, ...
         return [k for k, v in named.items() if isinstance(v, Tensor) and v.node is not None]
     letters = STATES[session.model.kind] + GATES[session.model.kind]
     layers = range(session.recording.layers)
@@ -116,17 +153,26 @@ def parameters(session: Session) -> Sequence[str]:
 
 def find_parameter(session: Session, name: str) -> tuple[str, Tensor]:
     """A parameter by its name or the end of it. UsageError lists them."""
-    named = dict(session.model.named_parameters())
-    near = [key for key in named if key == name] or [key for key in named if key.endswith(name)]
+    near = _parameters_called(session, name)
     if len(near) != 1:
-        raise UsageError(f"no single parameter is called {name!r}; there are {', '.join(named)}")
-    return near[0], named[near[0]]
+        raise UsageError(
+            f"no single parameter is called {name!r}; there are {', '.join(parameters(session))}"
+        )
+    return near[0]
 
 
 def _at_place(session: Session, name: str, letter: str, layer: str | None, step: int) -> Node:
-    check_letter(session, letter)
-    number, t = layer_and_step(session, letter, None if layer is None else int(layer), step)
-    return _on_tape(session, name, session.recording.node(letter, number, t))
+    if session.at_window:
+        check_letter(session, letter)
+        number, t = layer_and_step(session, None if layer is None else int(layer), step)
+        return _on_tape(session, name, session.recording.node(letter, number, t))
+    tape = session.focus
+    number = _layers(tape) - 1 if layer is None else int(layer)
+    found = _places(tape).get((letter, number, step), [])
+    if len(found) != 1:
+        what = "no" if not found else f"{len(found)} times a"
+        raise UsageError(f"there is {what} {name} in this graph; `graph` shows what there is")
+    return found[0]
 
 
 def _logits(session: Session) -> Node:

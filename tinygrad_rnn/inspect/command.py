@@ -14,15 +14,15 @@ import inspect
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import UsageError
+from .view import Text, View
 
 if TYPE_CHECKING:
     from .session import Session
-    from .view import View
 
 GROUPS = ("Look", "Through time", "Step through the backward pass", "Why", "Do")
 
@@ -37,6 +37,10 @@ class Option:
     names: tuple[str, ...]
     settings: dict[str, Any]
     complete: Completer | None = None
+
+    @property
+    def takes_value(self) -> bool:
+        return "action" not in self.settings
 
 
 def option(*names: str, complete: Completer | None = None, **settings: Any) -> Option:
@@ -124,8 +128,15 @@ def find(name: str) -> Command:
 
 def run(session: Session, line: str) -> View:
     """Run one line: a command and its arguments."""
-    name, _, rest = line.strip().partition(" ")
-    return find(name)(session, rest)
+    name, rest = [*line.split(None, 1), "", ""][:2]
+    if not name:
+        raise UsageError("a command, please; `help` lists them")
+    called = find(name)
+    if not session.renew():
+        return called(session, rest)
+    view = called(session, rest)
+    said = Text("the weights were changed since: the window was run again", "dim")
+    return replace(view, blocks=[said, *view.blocks])
 
 
 def split(line: str) -> list[str]:
@@ -144,17 +155,21 @@ def split(line: str) -> list[str]:
 
 def completions(session: Session, line: str) -> list[str]:
     """What the last word of the line may become."""
-    head, _, last = line.rpartition(" ")
-    if not head:
+    before = line.split()
+    last = "" if not line or line[-1].isspace() else before.pop()
+    if not before:
         return [name for name in COMMANDS if name.startswith(last)]
-    called = COMMANDS.get(head.split()[0])
+    called = COMMANDS.get(before[0])
     if called is None:
         return []
     words: list[str] = []
-    for given in called.options:
-        words += [name for name in given.names if name.startswith("-")]
-        words += [str(choice) for choice in given.settings.get("choices") or ()]
-        words += given.complete(session) if given.complete is not None else ()
+    asked = [given for given in called.options if before[-1] in given.names and given.takes_value]
+    for given in asked or called.options:
+        flags = [name for name in given.names if name.startswith("-")]
+        words += () if asked else flags
+        if asked or not flags:
+            words += [str(choice) for choice in given.settings.get("choices") or ()]
+            words += given.complete(session) if given.complete is not None else ()
     return [word for word in dict.fromkeys(words) if word.startswith(last)]
 
 

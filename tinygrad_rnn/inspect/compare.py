@@ -39,10 +39,9 @@ def compare(session: Session, arguments: argparse.Namespace) -> View:
         with random.replay(random.snapshot()):
             random.manual_seed(arguments.seed)
             model = CharLM(**(config | {"kind": kind}))
-        other = Session(
-            model, session.vocabulary, session.symbols, kind, session.corpus, None, session.length
-        )
         if arguments.train:
+            text = session.vocabulary, session.symbols, kind, session.corpus
+            other = Session(model, *text, length=session.length)
             other.progress = session.progress
             run(other, f"train {arguments.train}")
         recording = session.run(model=model)

@@ -12,13 +12,18 @@ import numpy as np
 from ..errors import UsageError
 from . import address
 from .command import command, option
-from .jacobian_of_step import spectral_norms, step_jacobians
+from .jacobian_of_step import products, spectral_norms, step_jacobians
 from .recording import STATES, Recording, triangle
 from .session import Session
 from .view import Block, Facts, Heat, Text, View, number
 
 GROUP = "Through time"
 ROWS_OF_TRIANGLE = 17
+
+
+def layers_of(session: Session) -> list[str]:
+    """The numbers of the layers, for the Tab key."""
+    return [str(layer) for layer in range(session.recording.layers)]
 
 
 def _steps(session: Session) -> list[str]:
@@ -33,10 +38,10 @@ def _steps(session: Session) -> list[str]:
         dest="source",
         metavar="K",
         complete=lambda session: [*_steps(session), "all"],
-        help="the loss of the prediction at K alone; all: of each, a triangle",
+        help="the loss of the prediction at K alone; all: of several, a triangle",
     ),
     option("--jac", action="store_true", help="how much a step can stretch a gradient"),
-    option("--layer", type=int, metavar="L", help="of this layer alone"),
+    option("--layer", type=int, metavar="L", complete=layers_of, help="of this layer alone"),
 )
 def flow(session: Session, arguments: argparse.Namespace) -> View:
     """How large the gradient is at every time step.
@@ -49,14 +54,16 @@ def flow(session: Session, arguments: argparse.Namespace) -> View:
         flow --from all     the triangle: the same for several predictions, a row each
         flow --jac          the largest singular value of each step's Jacobian d(state_t)/d(state_t-1), where
                             the state is (h, c) for an LSTM, and of the product of those of all later steps:
-                            the most that any gradient is stretched on its way (Pascanu et al., 2013)
+                            the most that a gradient at the last step is stretched on its way back through
+                            this layer, what it reads being held (Pascanu et al., 2013)
 
-    The decay is exp(-slope) of a straight line through the logarithms: what a step back multiplies the norm
-    by. A blank is exactly zero: nothing arrives. A bar in the ruler marks where truncation cuts the gradient.
+    The last two show one layer, the last unless --layer says which. The decay is exp(-slope) of a straight
+    line through the logarithms of the whole row: what a step back multiplies the norm by, on average. A blank
+    is exactly zero: nothing arrives. A bar in the ruler marks where truncation cuts the gradient.
     """
     recording = session.recording
     if arguments.layer is not None:
-        address.layer_and_step(session, "h", arguments.layer, None)
+        address.layer_and_step(session, arguments.layer, None)
     layers = range(recording.layers) if arguments.layer is None else [arguments.layer]
     if arguments.jac:
         if arguments.source is not None:
@@ -72,8 +79,10 @@ def flow(session: Session, arguments: argparse.Namespace) -> View:
     facts = [
         ("loss", f"{number(recording.loss.item() if source is None else recording.losses[source])} nats")
     ]
-    facts += [(f"decay of {name}", _decay_text(factor)) for name, factor in decays.items()]
-    facts.append(("truncated", _cut_text(recording)))
+    for name, factor in decays.items():
+        half = "" if source is None else _half_text(norms[name][: source + 1])
+        facts.append((f"decay of {name}", _decay_text(factor) + half))
+    facts += [("truncated", _cut_text(recording)), *kept_changes(session)]
     return View(
         f"flow: the norm of the gradient of {what}, by time step",
         [_map(session, norms), Facts(facts)],
@@ -85,10 +94,15 @@ def state_norms(recording: Recording, among: Any = None, layers: Any = None) -> 
     """name ("h_l1") -> (T,): norms of the gradient in the states, the last layer first."""
     layers = range(recording.layers) if layers is None else layers
     return {
-        f"{letter}_l{layer}": np.linalg.norm(recording.gradients(letter, layer, among), axis=1)
+        f"{letter}_l{layer}": norms(recording.gradients(letter, layer, among))
         for layer in reversed(layers)
         for letter in STATES[recording.kind]
     }
+
+
+def norms(rows: np.ndarray) -> np.ndarray:
+    """Over the last axis, in float64: squares soon leave the range of float32."""
+    return np.linalg.norm(np.asarray(rows, float), axis=-1)
 
 
 def decay(norms: np.ndarray) -> float:
@@ -107,8 +121,26 @@ def _map(session: Session, rows: Mapping[str, Any], **options: Any) -> Heat:
 def _decay_text(factor: float) -> str:
     if math.isnan(factor):
         return "no line fits: fewer than two steps have a gradient"
-    halves = f"; half is gone after {number(math.log(0.5) / math.log(factor))} steps" if factor < 1 else ""
-    return f"{number(factor)} a step back{halves}"
+    return f"{number(factor)} a step back"
+
+
+def _half_text(norms: np.ndarray) -> str:
+    """How many steps before the last one the norm is first below half of what it is there."""
+    back = norms[::-1]
+    below = np.flatnonzero(back < back[0] / 2)
+    return f"; below half {steps_back(int(below[0]))}" if len(below) else "; never below half"
+
+
+def steps_back(count: int) -> str:
+    return f"{count} step{'' if count == 1 else 's'} back"
+
+
+def kept_changes(session: Session) -> list[tuple[str, str]]:
+    """A fact for every view of a window that `what-if --keep` has changed."""
+    count = len(session.changes) + len(session.cuts)
+    return (
+        [("what-if", f"{count} change{'s' * (count > 1)} kept; `what-if --clear` ends that")] if count else []
+    )
 
 
 def _cut_text(recording: Recording) -> str:
@@ -124,50 +156,52 @@ def _step(session: Session, given: str) -> int:
         step = int(given)
     except ValueError:
         raise UsageError(f"{given!r} is no time step; say 0 to {session.recording.length - 1}") from None
-    return address.layer_and_step(session, "t", None, step)[1]
+    return address.layer_and_step(session, None, step)[1]
 
 
 def _triangle(session: Session, layer: int) -> View:
     recording = session.recording
-    last = recording.length - 1
-    sources = sorted({round(k) for k in np.linspace(0, last, min(ROWS_OF_TRIANGLE, last + 1))})
-    found = triangle(recording, sources, layer)
-    norms = {letter: np.linalg.norm(rows, axis=2) for letter, rows in found.items()}
+    steps = np.arange(recording.length)
+    found = {letter: norms(rows) for letter, rows in triangle(recording, steps, layer).items()}
+    shown = sorted({round(k) for k in np.linspace(0, steps[-1], min(ROWS_OF_TRIANGLE, len(steps)))})
     blocks: list[Block] = []
-    decays: dict[str, Any] = {}
-    for letter, rows in norms.items():
-        shown = {
-            f"L_{k}": np.where(np.arange(last + 1) <= k, row, np.nan)
-            for k, row in zip(sources, rows, strict=True)
-        }
-        blocks += [Text(f"d L_k / d {letter}_l{layer}[t]"), _map(session, shown, strict=False)]
-        decays[letter] = [decay(row[: k + 1]) for k, row in zip(sources, rows, strict=True)]
+    decays = {letter: [decay(row[: k + 1]) for k, row in enumerate(rows)] for letter, rows in found.items()}
+    for letter, rows in found.items():
+        maps = {f"L_{k}": np.where(steps <= k, rows[k], np.nan) for k in shown}
+        blocks += [Text(f"d L_k / d {letter}_l{layer}[t]"), _map(session, maps, strict=False)]
         known = [x for x in decays[letter] if not math.isnan(x)]
         if known:
+            median = number(float(np.median(known)))
             blocks.append(
-                Facts([(f"decay of {letter}", f"{number(float(np.median(known)))} a step back (median)")])
+                Facts([(f"decay of {letter}", f"{median} a step back, the median of all predictions")])
             )
+    blocks.append(Facts(kept_changes(session)))
     return View(
-        f"flow: what the loss of each prediction sends back, layer {layer}",
+        f"flow: what the loss of each prediction sends back, layer {layer}; {len(shown)} of {len(steps)}",
         blocks,
-        {"layer": layer, "from": sources, "norms": norms, "decay": decays, "cuts": recording.cuts},
+        {"layer": layer, "from": steps, "norms": found, "decay": decays, "cuts": recording.cuts},
     )
 
 
 def _jacobians(session: Session, layer: int) -> View:
     recording = session.recording
+    if session.changes:
+        raise UsageError(
+            "flow: --jac looks at the cell as it is, not as what-if changed it; first `what-if --clear`"
+        )
     jacobians = step_jacobians(recording, layer)
     largest = spectral_norms(jacobians)
-    products = np.empty_like(jacobians)
-    product = np.eye(jacobians.shape[1], dtype=jacobians.dtype)
-    for t in reversed(range(recording.length)):
-        if t + 1 in recording.cuts:  # nothing goes back over it
-            product = np.zeros_like(product)
-        products[t] = product  # of the steps after t
-        product = product @ jacobians[t]
-    reach = spectral_norms(products)
+    reach = spectral_norms(products(jacobians, recording.cuts))
     states = ", ".join(STATES[recording.kind])
-    shown = [t for t in range(recording.length) if t not in recording.cuts] or [0]
+    inner = [t for t in range(recording.length) if t not in recording.cuts] or [0]
+    facts = [
+        ("steps", f"median {number(float(np.median(largest[inner])))}, largest {number(largest.max())}"),
+        ("to end", _decay_text(decay(reach))),
+        (
+            "if aligned",
+            f"{number(_geometric(largest[inner]))} a step, the geometric mean: if all stretched one way",
+        ),
+    ]
     return View(
         f"flow: how much a step can stretch a gradient, layer {layer}",
         [
@@ -175,26 +209,14 @@ def _jacobians(session: Session, layer: int) -> View:
             Text("step: the largest singular value of d(state_t)/d(state_t-1); its state is " + states),
             _map(session, {"to end": reach}),
             Text("to end: that of d(state_T-1)/d(state_t), the product of the steps after t"),
-            Facts(
-                [
-                    (
-                        "steps",
-                        f"median {number(float(np.median(largest[shown])))}, largest {number(largest.max())}",
-                    ),
-                    ("product", _decay_text(decay(reach))),
-                    (
-                        "their product",
-                        f"{number(_geometric(largest[shown]))} a step, if all stretched the same way",
-                    ),
-                ]
-            ),
+            Facts(facts),
         ],
         {"layer": layer, "step": largest, "to_end": reach, "decay": decay(reach)},
     )
 
 
 def _geometric(values: np.ndarray) -> float:
-    return float(np.exp(np.mean(np.log(np.maximum(values, 1e-300)))))
+    return float(np.exp(np.mean(np.log(values)))) if (values > 0).all() else 0.0
 
 
 # --- a weight, and an input ------------------------------------------------------------------------
@@ -215,34 +237,40 @@ def uses(session: Session, arguments: argparse.Namespace) -> View:
     if total is None:
         raise UsageError(f"{name} has no gradient in this window: `why none {name}` says why")
     parts = by_step(session.recording, name, node)
-    norms = np.array([np.linalg.norm(part) for part in parts])
-    length = float(np.linalg.norm(total)) or 1.0
+    wide = [part.astype(float).reshape(-1) for part in parts]
+    lengths, length = norms(np.array(wide)), float(norms(total.reshape(-1)))
+    whole = total.astype(float).reshape(-1)
     with np.errstate(all="ignore"):
         cosines = [
-            float(np.vdot(p, total) / (n * length)) if n else 0.0 for p, n in zip(parts, norms, strict=True)
+            float(part @ whole / (n * length)) if n else 0.0 for part, n in zip(wide, lengths, strict=True)
         ]
     summed = np.zeros_like(total)
-    for part in reversed(parts):
+    for part in reversed(parts):  # the order of the backward pass
         summed = summed + part
-    largest = int(np.argmax(norms))
+    largest = int(np.argmax(lengths))
+    facts = [("largest", f"{number(lengths[largest])} at step {largest}")]
+    if lengths.any():
+        cancels = 1 - length / lengths.sum()
+        facts.append(
+            (
+                "norms added",
+                f"{number(lengths.sum())}; the sum of the parts has {number(length)}: {cancels:.0%} cancels",
+            )
+        )
+    else:
+        facts = [("parts", "exactly 0 at every step: `why zero` says why")]
+    kept = parameter.grad
+    if kept is not None:
+        facts.append(("sum - W.grad", f"{number(float(np.abs(summed - kept.numpy()).max()))} at most"))
+    facts += kept_changes(session)
     return View(
         f"uses: dL/d {name}, by time step",
         [
-            _map(session, {"norm": norms}),
+            _map(session, {"norm": lengths}),
             _map(session, {"cosine": cosines}, scale="signed", high=1.0),
-            Facts(
-                [
-                    ("largest", f"{number(norms[largest])} at step {largest}"),
-                    (
-                        "norms added",
-                        f"{number(norms.sum())}; the sum of the parts has {number(length)}: "
-                        f"{1 - length / (norms.sum() or 1.0):.0%} cancels",
-                    ),
-                    ("sum - W.grad", f"{number(float(np.abs(summed - total).max()))} at most"),
-                ]
-            ),
+            Facts(facts),
         ],
-        {"parameter": name, "norms": norms, "cosines": cosines, "norm": float(np.linalg.norm(total))},
+        {"parameter": name, "norms": lengths, "cosines": cosines, "norm": length},
     )
 
 
@@ -290,24 +318,27 @@ def connect(session: Session, arguments: argparse.Namespace) -> View:
     """
     recording = session.recording
     t = _step(session, arguments.step)
-    norms = np.linalg.norm(recording.embedded(recording.gradients_of(recording.loss_at(t))), axis=1)
-    shown = np.where(np.arange(recording.length) <= t, norms, np.nan)
-    order = [int(s) for s in np.argsort(-norms, kind="stable")[:5] if norms[s] > 0]
+    found = norms(recording.embedded(recording.gradients_of(recording.loss_at(t))))
+    shown = np.where(np.arange(recording.length) <= t, found, np.nan)
+    order = [int(s) for s in np.argsort(-found, kind="stable")[:5] if found[s] > 0]
     read, target = session.text, session.targets[t]
-    total = norms.sum() or 1.0
+    total = found.sum()
     chance = math.exp(-recording.losses[t])
     facts = [
         ("prediction", f"after {read[max(t - 15, 0) : t + 1]!r}: {target!r} with p = {chance:.3f}"),
-        ("most", ", ".join(f"{read[s]!r} at {s} ({norms[s] / total:.0%})" for s in order) or "nothing"),
-        ("reach", f"half of it lies in the last {_half(norms[: t + 1])} characters"),
+        ("most", ", ".join(f"{read[s]!r} at {s} ({found[s] / total:.0%})" for s in order) or "nothing"),
     ]
+    if total:
+        last = _half(found[: t + 1])
+        facts.append(("reach", f"half of it lies in the last {last} character{'' if last == 1 else 's'}"))
+    facts += kept_changes(session)
     return View(
         f"connect: what the prediction at step {t} depends on",
         [Heat({"read": shown}, read, cuts=recording.cuts[1:], paint=True, strict=False), Facts(facts)],
-        {"step": t, "norms": norms, "text": read},
+        {"step": t, "norms": found, "text": read},
     )
 
 
-def _half(norms: np.ndarray) -> int:
-    reached = np.cumsum(norms[::-1])
+def _half(found: np.ndarray) -> int:
+    reached = np.cumsum(found[::-1])
     return int(np.searchsorted(reached, reached[-1] / 2)) + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -10,12 +11,13 @@ import numpy as np
 from ..errors import UsageError
 from . import address
 from .command import command, option
+from .flow import kept_changes, layers_of
 from .recording import GATES, STATES, read_states
 from .session import Session
 from .view import Block, Facts, Heat, Table, Text, View, number, shown_text
 
 GROUP = "Through time"
-LOW, HIGH = 0.1, 0.9  # a gate beyond these is called shut or open (Karpathy et al., 2015)
+LOW, HIGH = 0.1, 0.9  # a gate beyond these is saturated (Karpathy et al., 2015)
 NAMED = 5  # units that are listed
 STRETCH, SEARCHED = 400, 2000  # symbols that a unit is shown over; that a unit is searched in
 CANDIDATES = 5
@@ -26,11 +28,7 @@ def _units(session: Session) -> list[str]:
     return [str(unit) for unit in range(session.model.rnn.hidden_size)]
 
 
-def _layers(session: Session) -> list[str]:
-    return [str(layer) for layer in range(session.recording.layers)]
-
-
-_LAYER = option("--layer", type=int, metavar="L", complete=_layers, help="the last one unless given")
+_LAYER = option("--layer", type=int, metavar="L", complete=layers_of, help="the last one unless given")
 
 
 @command(GROUP, "gates 12", option("unit", type=int, nargs="?", complete=_units), _LAYER)
@@ -38,8 +36,10 @@ def gates(session: Session, arguments: argparse.Namespace) -> View:
     """How far each gate is open at every character: i, f, o, g of an LSTM, r, z, n of a GRU.
 
     Without a unit the mean over all units, and for each unit the share of the characters at which the gate
-    was shut (below 0.1) or open (above 0.9): a forget gate that is open nearly always carries its cell on,
-    one that is shut forgets (Karpathy et al., 2015, "Visualizing and understanding recurrent networks").
+    was saturated: low, below 0.1 (shut), or high, above 0.9 (open); of g and n, which lie between -1 and 1,
+    beyond -0.9 and 0.9. A forget gate that is high nearly always carries its cell on, one that is low forgets
+    (Karpathy et al., 2015, "Visualizing and understanding recurrent networks"). The update gate z of a GRU
+    keeps the old state where it is high.
 
         gates           all units of the last layer
         gates 12        one unit, with its cell and its output
@@ -51,14 +51,18 @@ def gates(session: Session, arguments: argparse.Namespace) -> View:
         raise UsageError(
             "an rnn has no gates; `cells 3` shows what a unit does, `compare rnn lstm gru` all three"
         )
-    layer, _ = address.layer_and_step(session, "gates of h", arguments.layer, None)
+    layer, _ = address.layer_and_step(session, arguments.layer, None)
     values = {letter: recording.values(letter, layer) for letter in letters}
     between = [letter for letter in letters if letter not in _TANH]
     if arguments.unit is not None:
         return _one_unit(session, values, _unit(session, arguments.unit), layer)
+    ends = {letter: (-HIGH, HIGH) if letter in _TANH else (LOW, HIGH) for letter in letters}
     shares = {
-        letter: {"low": (values[letter] < LOW).mean(axis=0), "high": (values[letter] > HIGH).mean(axis=0)}
-        for letter in between
+        letter: {
+            "low": (values[letter] < ends[letter][0]).mean(axis=0),
+            "high": (values[letter] > ends[letter][1]).mean(axis=0),
+        }
+        for letter in letters
     }
     rows = [
         [
@@ -69,19 +73,20 @@ def gates(session: Session, arguments: argparse.Namespace) -> View:
             _most(shares[letter]["low"]),
             _most(shares[letter]["high"]),
         ]
-        for letter in between
+        for letter in letters
     ]
-    header = ["gate", "mean", "shut", "open", "most often shut", "most often open"]
-    per_unit = {f"{letter} {side}": shares[letter][side] for letter in between for side in ("low", "high")}
+    header = ["gate", "mean", "low", "high", "most often low", "most often high"]
+    per_unit = {f"{letter} {side}": shares[letter][side] for letter in letters for side in ("low", "high")}
     return View(
         f"gates: layer {layer}, mean over {recording.model.rnn.hidden_size} units",
         [
             _map(session, {letter: values[letter].mean(axis=1) for letter in between}, "unit"),
             _map(session, {x: values[x].mean(axis=1) for x in letters if x in _TANH}, "signed"),
             Text(""),
-            Table(header, rows, spare=["most often shut", "most often open"]),
+            Table(header, rows, spare=["most often low", "most often high"]),
             Text(
-                f"Shares of the characters at which each unit's gate was shut (< {LOW}) or open (> {HIGH}):"
+                f"The share of the characters at which each unit was saturated low (below {LOW}; {-HIGH} of "
+                f"{' and '.join(x for x in letters if x in _TANH)}) or high (above {HIGH}):"
             ),
             Heat(per_unit, scale="unit", unit="unit"),
         ],
@@ -126,13 +131,17 @@ def _most(shares: np.ndarray) -> str:
 
 
 def _inside(opening: str, closing: str) -> Callable[[str], np.ndarray]:
+    """1 from an opening character to the closing one, which may be the same; an empty line ends it too."""
+
     def feature(text: str) -> np.ndarray:
         depth, found = 0, []
-        for character in text:
-            if opening == closing:
-                depth = 1 - depth if character in opening else depth
-            else:
-                depth = max(depth + (character in opening) - (character in closing), 0)
+        for place, character in enumerate(text):
+            if text[place - 1 : place + 1] == "\n\n":
+                depth = 0
+            elif character in closing and (depth or character not in opening):
+                depth = max(depth - 1, 0)
+            elif character in opening:
+                depth += 1
             found.append(min(depth, 1))
         return np.array(found, float)
 
@@ -151,12 +160,13 @@ def _position(text: str) -> np.ndarray:
     return np.array(found, float)
 
 
-FEATURES: dict[str, tuple[str, Callable[[str], np.ndarray]]] = {
-    "quote": ("1 inside double quotation marks, 0 outside", _inside('"', '"')),
-    "newline": ("1 at a line end", _newline),
-    "bracket": ("1 inside brackets", _inside("([{", ")]}")),
-    "position": ("characters since the line began", _position),
+FEATURES: dict[str, tuple[str, str, Callable[[str], np.ndarray]]] = {
+    "quote": ("1 inside double quotation marks", '"\u201c\u00ab', _inside('"\u201c\u00ab', '"\u201d\u00bb')),
+    "newline": ("1 at a line end", "\n", _newline),
+    "bracket": ("1 inside brackets", "([{", _inside("([{", ")]}")),
+    "position": ("characters since the line began", "\n", _position),
 }
+"""What a unit may follow: its meaning, the characters that begin one, and the numbers for a text."""
 
 
 @command(
@@ -175,13 +185,14 @@ def cells(session: Session, arguments: argparse.Namespace) -> View:
         cells --find quote    which units are on inside quotation marks: the correlation of each with that,
                               over 2,000 characters; also newline, bracket, position (in the line)
     """
-    layer, _ = address.layer_and_step(session, "cells of h", arguments.layer, None)
+    layer, _ = address.layer_and_step(session, arguments.layer, None)
     if (arguments.unit is None) == (arguments.find is None):
         raise UsageError("cells: give a unit (`cells 17`) or what to look for (`cells --find quote`)")
     letter = STATES[session.model.kind][-1]
     length = STRETCH if arguments.find is None else SEARCHED
     symbols = session.symbols[session.position : session.position + length]
-    values = read_states(session.model, symbols, session.state_before(session.position))[letter, layer]
+    read = read_states(session.model, symbols, session.state_before(session.position), session.changes)
+    values = read[letter, layer]
     values = np.tanh(values) if letter == "c" else values
     text = session.decode(symbols)
     what = f"{'tanh(c)' if letter == 'c' else 'h'} of layer {layer}"
@@ -197,20 +208,22 @@ def cells(session: Session, arguments: argparse.Namespace) -> View:
 
 
 def _found(session: Session, name: str, text: str, values: np.ndarray, what: str, layer: int) -> View:
-    meaning, feature = FEATURES[name]
-    wanted = feature(text)
+    meaning, _, feature = FEATURES[name]
+    before = session.decode(session.symbols[max(session.position - SEARCHED, 0) : session.position])
+    wanted = feature(before + text)[len(before) :]  # a quotation may have begun before
     if wanted.std() == 0:
         raise UsageError(
-            f"cells: nothing to find in these {len(text):,} characters: no {name} begins or ends; "
-            "another place may have one: `window --at 5000`"
+            f"cells: no {name} begins or ends in these {len(text):,} characters; {_elsewhere(session, name)}"
         )
     correlations = correlation(values, wanted)
     order = np.argsort(-np.abs(correlations), kind="stable")[:8]
     rows = []
+    binary = name != "position"
     for unit in map(int, order):
         column = values[:, unit]
-        inside, outside = column[wanted > 0].mean(), column[wanted == 0].mean()
-        rows.append([unit, float(correlations[unit]), float(inside), float(outside)])
+        means = [float(column[wanted > 0].mean()), float(column[wanted == 0].mean())] if binary else []
+        rows.append([unit, float(correlations[unit]), *means])
+    header = ["unit", "correlation", *(["mean there", "elsewhere"] if binary else [])]
     best = int(order[0])
     begin = max(int(np.flatnonzero(wanted)[0]) // 10 * 10 - 10, 0)
     shown = slice(begin, begin + STRETCH // 2)
@@ -221,9 +234,22 @@ def _found(session: Session, name: str, text: str, values: np.ndarray, what: str
     ]
     return View(
         f"cells: which units of {what} follow {name} ({meaning})",
-        [Table(["unit", "correlation", "mean there", "elsewhere"], rows), *picture],
+        [Table(header, rows), *picture, Facts(kept_changes(session))],
         {"find": name, "layer": layer, "correlations": correlations, "order": order},
     )
+
+
+def _elsewhere(session: Session, name: str) -> str:
+    """Where in the text there is one."""
+    opening = FEATURES[name][1]
+    wanted = [i for i in range(len(session.vocabulary)) if session.decode(np.array([i])) in opening]
+    places = np.flatnonzero(np.isin(session.symbols, wanted))
+    if not len(places):
+        return "this text has none"
+    later = places[places > session.position + SEARCHED]
+    place = int((later if len(later) else places)[0])
+    latest = len(session.symbols) - 1 - session.length
+    return f"there is one at {place:,}: `window --at {max(min(place - session.length // 2, latest), 0)}`"
 
 
 def correlation(values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -254,24 +280,28 @@ def predict(session: Session, arguments: argparse.Namespace) -> View:
     probability of the character that did come. `predict 20` lists the candidates of one step.
     """
     recording = session.recording
-    shifted = np.exp(recording.logits - recording.logits.max(axis=1, keepdims=True))
-    chances = shifted / shifted.sum(axis=1, keepdims=True)
+    with np.errstate(all="ignore"):
+        shifted = np.exp(recording.logits - recording.logits.max(axis=1, keepdims=True))
+        chances = shifted / shifted.sum(axis=1, keepdims=True)
     order = np.argsort(-chances, axis=1, kind="stable")
     right = chances[np.arange(recording.length), recording.targets]
     if arguments.step is not None:
-        _, step = address.layer_and_step(session, "t", None, arguments.step)
+        _, step = address.layer_and_step(session, None, arguments.step)
         return _one_step(session, step, chances[step], order[step])
     rows, drawn = {"p": right}, {}
     for rank in range(min(CANDIDATES, chances.shape[1])):
         name = str(rank + 1)
         rows[name] = np.take_along_axis(chances, order[:, rank : rank + 1], axis=1)[:, 0]
-        drawn[name] = shown_text(session.decode(order[:, rank]))
+        drawn[name] = shown_text(session.decode(order[:, rank])).replace(" ", "␣")
     first = float(np.mean(order[:, 0] == recording.targets))
     facts = [
         ("mean loss", f"{number(float(recording.losses.mean()))} nats a character"),
-        ("likeliest", f"{first:.0%} of the likeliest candidates did come"),
-        ("p", f"{number(float(right.mean()))} is the mean probability of what came"),
+        ("accuracy", f"{first:.0%}: how often the likeliest candidate did come"),
+        ("mean p", f"{number(float(right.mean()))}, of what did come"),
+        *kept_changes(session),
     ]
+    if not np.isfinite(chances).all():
+        facts = [("not finite", "some scores are not finite: `why nan` says why"), *kept_changes(session)]
     return View(
         "predict: above what came next, below the likeliest candidates",
         [Heat(rows, session.targets, "unit", glyphs=drawn, cuts=recording.cuts[1:]), Facts(facts)],
@@ -292,7 +322,14 @@ def _one_step(session: Session, step: int, chances: np.ndarray, order: np.ndarra
     for symbol in listed:
         chance = float(chances[symbol])
         came = "came" if symbol == target else ""
-        rows.append([_quoted(session, symbol), chance, "#" * round(40 * chance), came])
+        rows.append(
+            [
+                _quoted(session, symbol),
+                chance,
+                "#" * round(40 * chance) if math.isfinite(chance) else "not finite",
+                came,
+            ]
+        )
     return View(
         f"predict: after {read[max(step - 20, 0) : step + 1]!r}, step {step}",
         [Table(["next", "p", "", " "], rows)],
@@ -305,4 +342,6 @@ def _one_step(session: Session, step: int, chances: np.ndarray, order: np.ndarra
 
 
 def _quoted(session: Session, symbol: int) -> str:
+    if session.vocabulary.encoding == "bytes" and symbol < len(session.vocabulary.codes):
+        return repr(bytes([int(session.vocabulary.codes[symbol])]))[1:]
     return repr(session.decode(np.array([symbol])))

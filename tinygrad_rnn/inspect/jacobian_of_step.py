@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,9 @@ from ..engine.walk import grad
 from ..models.char_lm import WEIGHTS
 from .recording import STATES, Recording
 
-VECTORS, ENOUGH, MOST = (
-    4,
-    1e-5,
-    200,
-)  # of a power iteration: vectors, relative change that ends it, iterations
+VECTORS = 4  # that a power iteration turns at once
+ENOUGH = 1e-4  # relative change at which it ends
+MOST = 200  # iterations
 
 
 def step_jacobians(recording: Recording, layer: int) -> np.ndarray:
@@ -54,12 +53,31 @@ def _before(recording: Recording, letter: str, layer: int) -> np.ndarray:
     return np.concatenate([first[None], recording.values(letter, layer)[:-1]])
 
 
+def products(jacobians: np.ndarray, cuts: Sequence[int]) -> np.ndarray:
+    """(T, S, S): d(state_T-1)/d(state_t) for each t, in float64; zero where a cut lies between."""
+    found = np.empty(jacobians.shape)
+    product = np.eye(jacobians.shape[1])
+    for t in reversed(range(len(jacobians))):
+        if t + 1 in cuts:  # nothing goes back over it
+            product = np.zeros_like(product)
+        found[t] = product
+        product = product @ jacobians[t]
+    return found
+
+
+@np.errstate(all="ignore")
 def spectral_norms(matrices: np.ndarray) -> np.ndarray:
     """(N,), the largest singular value of each of (N, S, S), by power iteration on A^T A.
 
     On a few vectors at once, so that singular values close to the largest delay nothing (subspace iteration).
-    To about four digits; the estimate comes from below. Zero for a matrix of zeros.
+    To about four digits; the estimate comes from below. Zero for a matrix of zeros, NaN for one that is not
+    finite.
     """
+    finite = np.isfinite(matrices).all(axis=(1, 2))
+    if not finite.all():
+        found = np.full(len(matrices), np.nan)
+        found[finite] = spectral_norms(matrices[finite]) if finite.any() else []
+        return found
     size = matrices.shape[2]
     start = np.random.default_rng(0).standard_normal((size, min(VECTORS, size))).astype(matrices.dtype)
     v, before = np.broadcast_to(start, (len(matrices), *start.shape)), np.zeros(len(matrices))

@@ -20,6 +20,7 @@ from ..engine.ops.shape import concatenate
 from ..engine.tensor import Tensor, apply, enable_grad, no_grad, tensor
 from ..engine.walk import grad
 from ..models import CharLM, detach_state
+from ..nn.recurrent import Stack
 from ..text.sampling import repeated
 from .tape import Tape, on_host
 
@@ -159,7 +160,7 @@ class Recording:
         self.cuts = sorted({0, *inner, *(cut for cut in cuts if 0 < cut < self.length)})
         self._observer = Observer(changes)
         parts = []
-        with by_equations(model), enable_grad(), annotate(self._observer, inside=True):
+        with by_equations(), enable_grad(), annotate(self._observer, inside=True):
             for start, end in zip(self.cuts, [*self.cuts[1:], self.length], strict=True):
                 with time_steps_from(start):
                     logits, state = model(symbols[start:end, None], state)
@@ -219,10 +220,6 @@ class Recording:
         target = tensor(self.targets[step : step + 1], backend=self._logits.backend)
         return cross_entropy(self._logits[step], target)
 
-    def score_at(self, step: int) -> Tensor:
-        """The score of the symbol that did come next, in the graph of this recording."""
-        return self._logits[step, 0, int(self.targets[step])]
-
     @np.errstate(all="ignore")  # what is not finite is there to be looked at
     def gradients_of(self, root: Tensor) -> dict[Node, Any]:
         """The gradient of another tensor than the loss in each h and c, and in what the embedding gave."""
@@ -243,7 +240,8 @@ class Recording:
         return [n for n in self.tape.nodes if n.op is not None and n.module == "embedding"]
 
 
-def triangle(recording: Recording, sources: Sequence[int], layer: int) -> dict[str, np.ndarray]:
+@np.errstate(all="ignore")  # what is not finite is there to be looked at
+def triangle(recording: Recording, sources: Sequence[int] | np.ndarray, layer: int) -> dict[str, np.ndarray]:
     """letter -> (K, T, H): the gradient of the loss at each step of `sources` in the states of a layer.
 
     One backward pass: the window is read K times side by side, and from each only one prediction counts.
@@ -251,7 +249,7 @@ def triangle(recording: Recording, sources: Sequence[int], layer: int) -> dict[s
     K, observer = len(sources), Observer(recording.changes)
     symbols = np.repeat(recording.symbols[:, None], K, axis=1)
     state, parts = repeated(recording.state, np.zeros(K, int)), []
-    with by_equations(recording.model), enable_grad(), annotate(observer):
+    with by_equations(), enable_grad(), annotate(observer):
         for start, end in zip(recording.cuts, [*recording.cuts[1:], recording.length], strict=True):
             with time_steps_from(start):
                 logits, state = recording.model(symbols[start:end], state)
@@ -272,21 +270,23 @@ def triangle(recording: Recording, sources: Sequence[int], layer: int) -> dict[s
 
 
 @contextmanager
-def by_equations(model: CharLM) -> Iterator[None]:
-    """In this block the recurrent layers are computed step by step, every gate a node of the graph."""
-    before = model.rnn.fused
-    model.rnn.fused = False
+def by_equations() -> Iterator[None]:
+    """In this block recurrent layers are computed step by step, every gate a node of the graph."""
+    before = Stack.fused
+    Stack.fused = False
     try:
         yield
     finally:
-        model.rnn.fused = before
+        Stack.fused = before
 
 
 @np.errstate(all="ignore")  # what is not finite is there to be looked at
-def read_states(model: CharLM, symbols: np.ndarray, state: Any = None) -> dict[tuple[str, int], np.ndarray]:
+def read_states(
+    model: CharLM, symbols: np.ndarray, state: Any = None, changes: Sequence[Change] = ()
+) -> dict[tuple[str, int], np.ndarray]:
     """(letter, layer) -> (T, H): every state and gate while the model reads (T,) symbols."""
-    observer = Observer()
-    with by_equations(model), no_grad(), annotate(observer):
+    observer = Observer(changes)
+    with by_equations(), no_grad(), annotate(observer):
         model(symbols[:, None], state)
     found: dict[tuple[str, int], list[np.ndarray]] = {}
     for (letter, layer, _), value in observer.places.items():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..engine import random
-from ..engine.node import Node
+from ..engine.node import Node, writes
 from ..engine.ops.fused import use_kernels
 from ..engine.tensor import Tensor, no_grad
 from ..errors import TinygradError, UsageError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 CORPUS = "harbour"
 SMALL: dict[str, Any] = {"kind": "lstm", "embedding_size": 16, "hidden_size": 32, "num_layers": 2}
 LENGTH = 50
+LONGEST = 1000  # symbols of a window: each keeps every gradient that it sends
 READ_BEFORE = 200  # symbols before a window that its first state comes from
 
 
@@ -39,7 +40,8 @@ class Session:
                 user's; None before any was made
     namespace   the names that a user gave to tensors; the prompt's own
     here        the node that one stands at, for cd, up and down; None: at the loss
-    memory      what commands keep from one call to the next, by command: where the debugger stands, say
+    memory      what commands keep from one call to the next, by command: where the debugger stands, say. Of
+                what has a method `anew` that much stays when another graph is looked at, all else goes
     trainer     what `train` goes on with: it keeps the optimiser; None before the first step
     lesson      the lesson that is being given, None between lessons
     progress    is called while something takes long: with steps done, of how many, and the loss
@@ -69,7 +71,7 @@ class Session:
         self.changes: list[Change] = []
         self.cuts: list[int] = []
         self.observer = Observer()  # of what the user computes at the prompt
-        self.position, self.length = 0, min(length, len(symbols) - 1)
+        self.position, self.length = 0, max(min(length, len(symbols) - 1, LONGEST), 1)
         self.truncate: int | None = None
         self._focus: Tape | None = None
         self.model = model.eval()
@@ -129,13 +131,15 @@ class Session:
                 gradient = found.get(node)
                 parameter.grad = None if gradient is None else _tensor_like(parameter, gradient)
         self._focus, self.here = self.recording.tape, None
-        self.memory.clear()
+        self._begin_anew()
         return self.recording
 
     def run(
         self, changes: Sequence[Change] = (), cuts: Sequence[int] = (), model: CharLM | None = None
     ) -> Recording:
-        """The window with further interventions, or read by another model; nothing of the session changes."""
+        """The window with further interventions; nothing of the session changes. Of another model it is read
+        without those that are kept."""
+        kept = self.changes if model is None else []
         model = model or self.model
         place = slice(self.position, self.position + self.length + 1)
         symbols = self.symbols[place]
@@ -145,11 +149,24 @@ class Session:
             symbols[1:],
             self.state_before(self.position, model),
             self.truncate,
-            [*self.changes, *changes],
+            [*kept, *changes],
             [*self.cuts, *cuts],
         )
 
     @np.errstate(all="ignore")  # what is not finite is there to be looked at
+    def renew(self) -> bool:
+        """Run the window again if a weight was written to since, and say whether. The focus stays."""
+        made = self.recording.loss.node
+        assert made is not None
+        if not any(writes.written_since(p.array, made.seq) for p in self.model.parameters()):
+            return False
+        focus, here = self._focus, self.here
+        own = self.at_window
+        self.record()
+        if not own:
+            self._focus, self.here = focus, here
+        return True
+
     def state_before(self, position: int, model: CharLM | None = None) -> Any:
         """The state that the model comes to a place in the text with; None at its beginning."""
         model = model or self.model
@@ -162,8 +179,8 @@ class Session:
     def show(self, position: int, length: int, truncate: int | None) -> Recording:
         """Another window. UsageError where the text has none there."""
         targets = len(self.symbols) - 1
-        if not 1 <= length <= targets:
-            raise UsageError(f"a window has 1 to {targets:,} symbols of this text, not {length:,}")
+        if not 1 <= length <= min(targets, LONGEST):
+            raise UsageError(f"a window has 1 to {min(targets, LONGEST):,} symbols here, not {length:,}")
         if not 0 <= position <= targets - length:
             raise UsageError(
                 f"a window of {length:,} begins at 0 to {targets - length:,}, not at {position:,}"
@@ -202,8 +219,13 @@ class Session:
         """Make the graph behind a tensor of the user's the one that is looked at; None: the window's."""
         self._focus = self.recording.tape if root is None else Tape(root, self.observer.values)
         self.here = None
-        self.memory.clear()
+        self._begin_anew()
         return self._focus
+
+    def _begin_anew(self) -> None:
+        """Another graph: of what commands keep, what is about the nodes of the last one goes."""
+        kept = {key: value.anew() for key, value in self.memory.items() if hasattr(value, "anew")}
+        self.memory = kept
 
     @property
     def at_window(self) -> bool:

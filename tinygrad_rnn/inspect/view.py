@@ -14,27 +14,27 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
-from textwrap import wrap
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 
 WIDTH = 80  # columns, where nobody says how many there are
 GAP = 2  # columns between those of a table
 
-# Colours that are told apart with any kind of colour vision (Okabe & Ito, 2008), on dark and on light ground.
+# The terminal's own colours, which its user has made readable on its ground, dark or light.
 STYLES = {
     "": "",
     "title": "bold",
     "label": "cyan",
     "dim": "dim",
-    "good": "bold blue",
+    "good": "bold cyan",
     "bad": "bold red",
     "mark": "bold magenta",
 }
 ASCII = {
     "↵": "/",
+    "␣": "_",
     "→": "|",
     "·": ".",
     "…": "~",
@@ -79,9 +79,9 @@ class View:
 
     def lines(self, width: int = WIDTH) -> Iterator[Line]:
         """All of it."""
-        yield from Text(self.title, "title").lines(width)
-        for block in self.blocks:
-            yield from block.lines(width)
+        for block in [Text(self.title, "title"), *self.blocks]:
+            for line in block.lines(width):
+                yield [Span(_harmless(text), style) for text, style in line]
 
     def text(self, width: int = WIDTH, ascii: bool = False) -> str:
         """Plain text, with a line end after each line. ascii: in characters that any terminal has."""
@@ -126,7 +126,7 @@ class View:
         printer.text(self.text(printer.max_width).rstrip("\n"))
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return {"text/plain": self.text(), "text/html": self.html()}
+        return {"text/plain": self.text(), "text/html": self.html(), "image/svg+xml": self.svg()}
 
 
 # --- blocks ---------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ class Text:
     def lines(self, width: int) -> Iterator[Line]:
         room = max(width - self.indent, 10)
         for paragraph in self.text.split("\n"):
-            for line in wrap(paragraph, room, break_on_hyphens=False) or [""]:
+            for line in wrapped(paragraph, room):
                 yield [Span(" " * self.indent + line, self.style)]
 
 
@@ -167,7 +167,7 @@ class Facts:
     def lines(self, width: int) -> Iterator[Line]:
         margin = max((cell_len(label) for label, _ in self.facts), default=0) + GAP
         for label, text in self.facts:
-            rows = [part for row in text.split("\n") for part in wrap(row, max(width - margin, 16)) or [""]]
+            rows = [part for row in text.split("\n") for part in wrapped(row, max(width - margin, 16))]
             for number, row in enumerate(rows):
                 yield [Span(_padded(label if number == 0 else "", margin), "label"), Span(row)]
 
@@ -312,7 +312,9 @@ class Heat:
     def _legend(self, low: float, high: float) -> str:
         missing = "blank: exactly 0"
         if self.scale == "signed":
-            text = f"< = - negative, . near 0, + * > positive; the ends are -{high:.3g} and {high:.3g}"
+            text = (
+                f"< = - negative, . near 0, blank 0, + * > positive; the ends are -{high:.3g} and {high:.3g}"
+            )
         elif self.scale == "unit":
             text = f"{RAMP[0]} {low:.3g} to {RAMP[-1]} {high:.3g}"
         else:
@@ -395,6 +397,29 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
 
 
+def _harmless(text: str) -> str:
+    """Without what a terminal obeys or what turns text around."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else shown_character(c) for c in text)
+
+
+def wrapped(text: str, room: int) -> list[str]:
+    """Lines of at most so many columns, broken between words where that can be done."""
+    lines = [""]
+    for word in text.split(" "):
+        joined = f"{lines[-1]} {word}" if lines[-1] else word
+        if cell_len(joined) <= room:
+            lines[-1] = joined
+            continue
+        if lines[-1]:
+            lines.append("")
+        while cell_len(word) > room:
+            head = set_cell_size(word, room).rstrip()
+            lines[-1], word = head, word[len(head) :]
+            lines.append("")
+        lines[-1] = word
+    return lines
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return ""
@@ -441,8 +466,8 @@ def _sequential(share: float) -> str:
 
 
 def _diverging(share: float) -> str:
-    """A colour for -1..1: blue, grey, orange."""
-    return _between(["#2166ac", "#67a9cf", "#404040", "#f4a582", "#e66101"], (share + 1) / 2)
+    """A colour for -1..1: blue over dark grey to orange, the lighter the further from 0."""
+    return _between(["#8cc8ff", "#2f6fb0", "#303030", "#b35806", "#ffb95c"], (share + 1) / 2)
 
 
 def _between(colours: Sequence[str], share: float) -> str:

@@ -87,7 +87,7 @@ class GRUCell(_Cell):
         return equations.gru_cell(TENSOR_OPS, x, h, *self._weights())
 
 
-class _Stack(Module):
+class Stack(Module):
     """Layers of one kind, each reading the outputs of the one below.
 
     x (T, B, input_size), or (B, T, input_size) with batch_first -> outputs of the last layer, of shape
@@ -185,8 +185,8 @@ class _Stack(Module):
         return f"{self.input_size} -> {self.hidden_size}{layers}"
 
 
-class RNN(_Stack):
-    """Simple recurrent layers: (outputs, h) = rnn(x, h). See _Stack for shapes."""
+class RNN(Stack):
+    """Simple recurrent layers: (outputs, h) = rnn(x, h). See Stack for shapes."""
 
     gates = 1
 
@@ -211,14 +211,14 @@ class RNN(_Stack):
         return {"nonlinearity": self.nonlinearity}
 
 
-class LSTM(_Stack):
-    """LSTM layers: (outputs, (h, c)) = lstm(x, (h, c)). See _Stack for shapes."""
+class LSTM(Stack):
+    """LSTM layers: (outputs, (h, c)) = lstm(x, (h, c)). See Stack for shapes."""
 
     gates = 4
     states = 2
 
 
-class GRU(_Stack):
-    """GRU layers: (outputs, h) = gru(x, h). See _Stack for shapes."""
+class GRU(Stack):
+    """GRU layers: (outputs, h) = gru(x, h). See Stack for shapes."""
 
     gates = 3
