@@ -104,6 +104,13 @@ def test_the_model_at_the_prompt_shows_its_gates(repl):
     assert repl(script) == (0, "c f g h i o\n", "")
 
 
+def test_networks_made_at_the_prompt_show_their_gates(repl):
+    script = "m = tg.nn.GRU(3, 4)\no, _ = m(tg.randn(5, 1, 3))\nfocus o.sum()\ngraph\ncd z[3]\n"
+    code, out, err = repl(script + "cd m.weight_hh_l0\n")
+    assert (code, err) == (0, "")
+    assert "z[3], the update gate" in out and "m.weight_hh_l0" in out
+
+
 def test_failures_are_counted_and_what_follows_is_run(repl):
     code, out, err = repl("gaets\nwindow --at x\nx = tg.zeros(2).reshape(3)\n1 / 0\n1 +\n7\n%nothing\n")
     assert (code, out) == (1, "7\n")

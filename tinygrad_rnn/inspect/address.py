@@ -11,13 +11,15 @@ w                    a tensor that was given this name at the prompt
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from ..engine.node import Node
 from ..engine.tensor import Tensor
 from ..errors import UsageError
+from ..nn import Module
 from .recording import GATES, LETTERS, STATES, Place
 from .tape import Tape
 
@@ -40,9 +42,9 @@ def find(session: Session, name: str) -> Node:
         return _logits(session)
     if match := _PLACE.fullmatch(name):
         return _at_place(session, name, match[1], match[2], int(match[3]))
-    value = session.namespace.get(name)
-    if isinstance(value, Tensor):
-        return _on_tape(session, name, value.node)
+    own = dict(_own(session))
+    if name in own:
+        return _on_tape(session, name, own[name].node)
     near = _parameters_called(session, name)
     if len(near) == 1:
         return _on_tape(session, name, near[0][1].node)
@@ -90,19 +92,26 @@ def label(session: Session, node: Node) -> str:
     tape = session.focus
     if session.at_window and node is tape.nodes[-1]:
         return "loss"
-    if not session.at_window:
-        for name, value in session.namespace.items():
-            if isinstance(value, Tensor) and value.node is node and not name.startswith("_"):
-                return name
+    named = _own(session) if not session.at_window else iter(())
     if node.op is None:
-        for name, parameter in session.model.named_parameters():
-            if parameter.node is node:
-                return name
+        named = chain(named, session.model.named_parameters())
+    for name, value in named:
+        if value.node is node:
+            return name
     place = place_of(node)
     if place is not None and len(_places(tape)[place]) == 1:
         letter, layer, step = place
         return f"{letter}[{step}]" if _layers(tape) == 1 else f"{letter}_l{layer}[{step}]"
     return f"#{tape.numbers[node]}"
+
+
+def _own(session: Session) -> Iterator[tuple[str, Tensor]]:
+    """The user's own tensors by their names, then the parameters of the user's networks: m.weight_hh_l0."""
+    named = [(k, v) for k, v in session.namespace.items() if not k.startswith("_")]  # IPython has _, _1, ...
+    yield from ((name, value) for name, value in named if isinstance(value, Tensor))
+    for name, value in named:
+        if isinstance(value, Module) and value is not session.model:
+            yield from ((f"{name}.{key}", parameter) for key, parameter in value.named_parameters())
 
 
 def place_of(node: Node) -> Place | None:
@@ -135,10 +144,7 @@ def _layers(tape: Tape) -> int:
 def names(session: Session) -> Sequence[str]:
     """Words for the Tab key: what find() takes, one of each kind."""
     if not session.at_window:
-        named = {
-            k: v for k, v in session.namespace.items() if not k.startswith("_")
-        }  # IPython has _, _1, ...
-        return [k for k, v in named.items() if isinstance(v, Tensor) and v.node is not None]
+        return [name for name, value in _own(session) if value.node is not None]
     letters = STATES[session.model.kind] + GATES[session.model.kind]
     layers = range(session.recording.layers)
     places = [f"{x}[{t}]" for x in letters for t in range(session.recording.length)]
