@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 from ..engine.node import Node
@@ -98,10 +98,10 @@ def label(session: Session, node: Node) -> str:
     for name, value in named:
         if value.node is node:
             return name
-    place = place_of(node)
-    if place is not None and len(_places(tape)[place]) == 1:
+    place, there = place_of(node), _places(tape)
+    if place is not None and len(there.nodes[place]) == 1:
         letter, layer, step = place
-        return f"{letter}[{step}]" if _layers(tape) == 1 else f"{letter}_l{layer}[{step}]"
+        return f"{letter}[{step}]" if there.layers == 1 else f"{letter}_l{layer}[{step}]"
     return f"#{tape.numbers[node]}"
 
 
@@ -122,23 +122,26 @@ def place_of(node: Node) -> Place | None:
     return LETTERS[node.name], int(layer), node.time_step
 
 
-_OF_TAPES: WeakKeyDictionary[Tape, dict[Place, list[Node]]] = WeakKeyDictionary()
+class _Places(NamedTuple):
+    """The gates and states of a tape by their place (several nodes, where a network was called more than
+    once), and how many layers they are of."""
+
+    nodes: dict[Place, list[Node]]
+    layers: int
 
 
-def _places(tape: Tape) -> dict[Place, list[Node]]:
-    """The gates and states of a tape by their place: several, where a network was called more than once."""
+_OF_TAPES: WeakKeyDictionary[Tape, _Places] = WeakKeyDictionary()
+
+
+def _places(tape: Tape) -> _Places:
     if tape not in _OF_TAPES:
         found: dict[Place, list[Node]] = {}
         for node in tape.nodes:
             place = place_of(node)
             if place is not None:
                 found.setdefault(place, []).append(node)
-        _OF_TAPES[tape] = found
+        _OF_TAPES[tape] = _Places(found, 1 + max((layer for _, layer, _ in found), default=0))
     return _OF_TAPES[tape]
-
-
-def _layers(tape: Tape) -> int:
-    return 1 + max((layer for _, layer, _ in _places(tape)), default=0)
 
 
 def names(session: Session) -> Sequence[str]:
@@ -173,8 +176,9 @@ def _at_place(session: Session, name: str, letter: str, layer: str | None, step:
         number, t = layer_and_step(session, None if layer is None else int(layer), step)
         return _on_tape(session, name, session.recording.node(letter, number, t))
     tape = session.focus
-    number = _layers(tape) - 1 if layer is None else int(layer)
-    found = _places(tape).get((letter, number, step), [])
+    there = _places(tape)
+    number = there.layers - 1 if layer is None else int(layer)
+    found = there.nodes.get((letter, number, step), [])
     if len(found) != 1:
         what = "no" if not found else f"{len(found)} times a"
         raise UsageError(f"there is {what} {name} in this graph; `graph` shows what there is")

@@ -237,13 +237,12 @@ def uses(session: Session, arguments: argparse.Namespace) -> View:
     if total is None:
         raise UsageError(f"{name} has no gradient in this window: `why none {name}` says why")
     parts = by_step(session.recording, name, node)
-    wide = [part.astype(float).reshape(-1) for part in parts]
-    lengths, length = norms(np.array(wide)), float(norms(total.reshape(-1)))
-    whole = total.astype(float).reshape(-1)
-    with np.errstate(all="ignore"):
-        cosines = [
-            float(part @ whole / (n * length)) if n else 0.0 for part, n in zip(wide, lengths, strict=True)
-        ]
+    whole, length = total.reshape(-1), float(norms(total.reshape(-1)))
+    lengths = np.array([norms(part.reshape(-1)) for part in parts])
+    cosines = [
+        float(np.vdot(part.reshape(-1) / n, whole / length)) if n and length else 0.0
+        for part, n in zip(parts, lengths, strict=True)
+    ]
     summed = np.zeros_like(total)
     for part in reversed(parts):  # the order of the backward pass
         summed = summed + part
