@@ -73,8 +73,9 @@ def test_find_knows_only_whole_names():  # type: ignore[no-untyped-def]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_view_of_a_large_window_comes_at_once(name, capsys):  # type: ignore[no-untyped-def]
+def test_every_view_of_a_large_window_comes_at_once(name, capsys, tmp_path, monkeypatch):  # type: ignore[no-untyped-def]
     """Prints how long it takes; asserts nothing of it, since machines differ."""
+    monkeypatch.chdir(tmp_path)
     session = Session.small(hidden_size=128, embedding_size=64)
     for line in split(COMMANDS[name].example):
         began = time.perf_counter()

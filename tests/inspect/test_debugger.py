@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import weakref
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -513,6 +514,9 @@ def test_watches(session: Session, say: Callable[[str], View]) -> None:
         ("break module foo", "rnn.l0"),
         ("break t 99", "0 to 19"),
         ("break t x", "0 to 19"),
+        ("break t ²", "0 to 19"),
+        ("break delete ²", "there are none"),
+        ("watch delete ²", "there are none"),
         ("break norm<x", "x is no number"),
         ("break bla", "say op NAME"),
         ("break delete 1", "there are none"),
@@ -574,6 +578,67 @@ def test_another_graph_begins_anew(session: Session, say: Callable[[str], View])
     assert say("where").data == {"step": 0, "steps": 2, "next": "#2"}
     with pytest.raises(UsageError, match="no time steps"):
         say("break t 3")
+
+
+def test_what_the_user_said_stays_and_the_place_does_not(
+    session: Session, say: Callable[[str], View]
+) -> None:
+    for line in ("break nan", "break op tanh", "watch norm(g)", "step 9"):
+        say(line)
+    x = tg.tensor(np.array([2.0, 3.0]), requires_grad=True)
+    for look in (lambda: session.look_at(x.tanh().sum()), session.record, lambda: session.look_at(None)):
+        look()
+        assert say("where").data["step"] == 0
+        assert say("break").data["entries"] == {1: "nan", 2: "op tanh"}
+        assert say("watch").data["entries"] == {1: "norm(g)"}
+        stopped = say("continue")
+        assert stopped.data["stopped"] == "breakpoint 2: op tanh" and "norm(g)" in stopped.data["watches"]
+
+
+def test_nothing_of_an_old_graph_is_kept(session: Session, say: Callable[[str], View]) -> None:
+    """Another graph frees the tape of the last one, whatever is remembered."""
+    for line in ("break op tanh", "break t 3", "break module rnn", "break norm>10", "break nan", "quiz h[3]"):
+        say(line)
+    old = weakref.ref(session.recording)
+    session.record()
+    assert old() is None
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x, y: x.sum(),
+        lambda x, y: x.sum(axis=1).sum(),
+        lambda x, y: (x * y).sum(),
+        lambda x, y: x * y,
+        lambda x, y: (x @ y.T).sum(),
+        lambda x, y: tg.concatenate([x, y]).sum(),
+        lambda x, y: tg.softmax(x, axis=1).sum(),
+        lambda x, y: tg.split(x, 3, axis=1)[0],
+        lambda x, y: x,
+    ],
+)
+def test_empty_arrays(session: Session, say: Callable[[str], View], make: Callable[..., Tensor]) -> None:
+    x, y = (tg.tensor(np.zeros((0, 3)), requires_grad=True) for _ in "xy")
+    with annotate(session.observer):
+        root = make(x, y)
+    session.look_at(root)
+    say("restart").text()
+    for number in range(1, len(session.focus.nodes) + 1):
+        say("step").text()
+        for line in (f"derive #{number}", f"check #{number}"):
+            say(line).text()
+    assert "empty" in say(f"derive #{session.focus.numbers[x.node]}").text()  # type: ignore[index]
+    assert "wrong" not in say("check all").title
+
+
+def test_one_of_several_outputs_as_the_root(session: Session, say: Callable[[str], View]) -> None:
+    x = tg.tensor(np.ones((2, 4)), requires_grad=True)
+    session.look_at(tg.split(x, 2, axis=1)[0])
+    text = say("restart").text()
+    assert "g[0]  dL/d#2.0, (2, 2): 1 1 1 1" in text and "g[1]  dL/d#2.1, none" in text
+    [into] = say("step").data["inputs"]
+    np.testing.assert_array_equal(into["contribution"]["values"], [[1, 1, 0, 0], [1, 1, 0, 0]])
 
 
 # --- pictures -------------------------------------------------------------------------------------

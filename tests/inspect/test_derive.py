@@ -12,7 +12,10 @@ import pytest
 import tinygrad_rnn as tg
 from tests.inspect.conftest import small
 from tests.inspect.test_debugger import GRAPHS, kinds_of_nodes, looked_at
+from tinygrad_rnn.engine.annotate import annotate
 from tinygrad_rnn.engine.node import Node
+from tinygrad_rnn.engine.op import TABLE
+from tinygrad_rnn.engine.tensor import apply
 from tinygrad_rnn.errors import UsageError
 from tinygrad_rnn.inspect import Session, View, run
 from tinygrad_rnn.inspect.expression import evaluate
@@ -117,8 +120,6 @@ def test_derive_follows_the_debugger(say: Callable[[str], View]) -> None:
 
 
 def test_an_op_of_the_users(session: Session, say: Callable[[str], View]) -> None:
-    from tinygrad_rnn.engine.op import TABLE
-
     @tg.custom_op(lambda F, g, out, x: g * 3 * F.exp(x) * x)
     def of_my_own(xp: Any, x: Any) -> Any:
         """Something."""
@@ -159,6 +160,47 @@ def test_a_gradient_that_a_hook_changes(session: Session, say: Callable[[str], V
     assert say("answer 3 * g").data["right"]
 
 
+POLES: dict[str, Callable[[Any], Any]] = {
+    "sqrt": lambda x: x.sqrt(),
+    "log": lambda x: x.log(),
+    "log1p": lambda x: (x - 1).log1p(),
+    "divide": lambda x: 1 / x,
+    "power": lambda x: x**-1,
+    "power with a fraction": lambda x: x**0.5,
+    "norm": lambda x: apply(TABLE["norm"], (x,), {"ord": None, "axis": 0, "keepdims": False}),
+    "prod": lambda x: x.prod(),
+    "logsumexp": lambda x: x.log().logsumexp(axis=0),
+}
+
+
+@pytest.mark.parametrize("name", POLES)
+def test_derivations_at_a_pole(session: Session, say: Callable[[str], View], name: str) -> None:
+    """What is worked through is what the backward pass has, also where that is infinite."""
+    with np.errstate(all="ignore"), annotate(session.observer):
+        x = tg.tensor(np.array([0.0, 4.0]), requires_grad=True)
+        session.look_at(POLES[name](x).sum())
+    for node in session.focus.order:
+        for one in say(f"derive #{session.focus.numbers[node]}").data.get("inputs", ()):
+            assert one["value"] == pytest.approx(one["on the tape"], nan_ok=True)
+    if name not in ("norm", "prod"):
+        assert np.isinf(session.focus.gradients[x.node][0]) or name == "logsumexp"  # type: ignore[index]
+
+
+def test_a_helper_of_the_engine_is_no_rule(session: Session, say: Callable[[str], View]) -> None:
+    x = session.namespace["x"] = tg.tensor(np.ones((2, 3)), requires_grad=True)
+    session.look_at(x.mean() + x.sum())
+    for op in ("mean", "sum"):
+        number = next(k for n, k in session.focus.numbers.items() if n.op is not None and n.op.name == op)
+        [one] = say(f"derive #{number}").data["inputs"]
+        assert (
+            one["rule"] == one["formula"]
+            and np.isfinite(evaluate(one["rule"], {"g": 1.0, "x": x.numpy()})).all()
+        )
+        say(f"quiz #{number}")
+        right = say(f"answer {one['formula']}")
+        assert right.data["right"] and "_spread" not in right.text()
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -178,6 +220,8 @@ def test_a_gradient_that_a_hook_changes(session: Session, say: Callable[[str], V
     ],
 )
 def test_bad_input_is_one_line(say: Callable[[str], View], line: str, said: str) -> None:
+    if line.startswith("answer"):
+        say("quiz")
     with pytest.raises(UsageError, match=re.escape(said)) as error:
         say(line)
     assert "\n" not in str(error.value)
@@ -257,9 +301,55 @@ def test_the_score(session: Session, say: Callable[[str], View]) -> None:
     say("quiz f[5]")
     say("hint")
     assert say("answer g * out * (1 - out)").data["score"] == {"asked": 3, "right": 3, "alone": 1}
-    session.record()
+    session.record()  # what was asked is forgotten, and the score is not
     say("quiz f[3]")
-    assert say("answer g").data["score"] == {"asked": 1, "right": 0, "alone": 0}
+    assert say("answer g").data["score"] == {"asked": 4, "right": 3, "alone": 1}
+
+
+def test_a_question_counts_once(say: Callable[[str], View]) -> None:
+    say("quiz f[3]")
+    say("answer g")
+    say("quiz f[3]")  # again, while it is open
+    assert say("answer g * out * (1 - out)").data["score"] == {"asked": 1, "right": 1, "alone": 0}
+    say("quiz f[3]")  # and after it was answered
+    again = say("answer g * out * (1 - out)").data
+    assert again["right"] and again["score"] == {"asked": 1, "right": 1, "alone": 0}
+    say("quiz h[3] a")
+    for _ in range(5):
+        given_up = say("hint")
+    assert "Given up" in given_up.title
+    say("quiz h[3] a")
+    assert say("answer g * b").data["score"] == {"asked": 2, "right": 1, "alone": 0}
+
+
+@pytest.mark.parametrize("line", ["answer g", "hint"])
+def test_between_two_questions(say: Callable[[str], View], line: str) -> None:
+    with pytest.raises(UsageError, match="`quiz` asks one"):
+        say(line)
+    say("quiz f[3]")
+    say("answer g * out * (1 - out)")
+    with pytest.raises(UsageError, match="`quiz` asks one"):
+        say(line)
+
+
+def test_the_quiz_passes_leaves_over(session: Session, say: Callable[[str], View]) -> None:
+    x, y = (tg.tensor(np.array([1.0, 2.0]), requires_grad=True) for _ in "xy")
+    session.look_at((x.tanh() + y).sum())
+    coming = [None if node.op is None else node.op.name for node in session.focus.order]
+    assert coming == ["sum", "add", "tanh", None, None]
+    say("step 2")
+    assert say("quiz").data["op"] == "tanh"
+    say("step 1")
+    with pytest.raises(UsageError, match="`restart`"):
+        say("quiz")
+
+
+def test_the_names_of_a_question_come_first(session: Session, say: Callable[[str], View]) -> None:
+    x = tg.tensor(np.ones((2, 3)), requires_grad=True)
+    session.look_at(x.sum(axis=1).sum())
+    say("quiz #2")
+    with pytest.raises(UsageError, match="there are g, out, x, axis, keepdims"):
+        say("answer bogus")
 
 
 def test_the_question_is_of_the_node_that_comes_next(say: Callable[[str], View]) -> None:

@@ -219,6 +219,28 @@ def test_modules_complete(session: Session) -> None:
     assert "rnn.l1" in completions(session, "graph rnn")
 
 
+def test_shapes_are_shown_of_a_wide_model_too() -> None:
+    """On 80 columns, with 128 units and 50 steps."""
+    text = run(Session.small(hidden_size=128, embedding_size=64), "graph").text(80)
+    assert "4 x (1, 128)" in text and "(50, 1, 128)" in text
+
+
+def test_norms_are_those_of_the_gradients_shortly(session: Session) -> None:
+    text = run(session, "graph rnn.l1 --t 3").text(200)
+    [shown] = re.findall(r"^ h_l1\[3\].* (\d\.\de-\d+)$", text, re.M)
+    assert float(shown) == pytest.approx(np.linalg.norm(session.recording.gradients("h", 1)[3]), rel=0.05)
+    assert "first..last" not in text
+
+
+def test_one_node_is_one(session: Session) -> None:
+    x = tg.tensor(np.ones(2), requires_grad=True)
+    session.look_at(x)
+    assert "1 node, 0 edges" in run(session, "graph").title
+    run(session, "step")
+    with pytest.raises(UsageError, match="1 node was visited"):
+        run(session, "step")
+
+
 def test_texts(session: Session, golden) -> None:
     golden(run(session, "graph"))
 

@@ -14,6 +14,15 @@ def test_lists_every_command_once_in_its_group(say):
     view = say("help")
     assert list(view.data["groups"]) == list(GROUPS)
     listed = {name: group for group, names in view.data["groups"].items() for name in names}
+    lines = view.text(200).splitlines()
+    below = {group: lines[lines.index(group) + 1].split()[0] for group in GROUPS}
+    assert below == {
+        "Look": "graph",
+        "Through time": "flow",
+        "Step through the backward pass": "step",
+        "Why": "why",
+        "Do": "lesson",
+    }
     assert listed == {name: entered.group for name, entered in COMMANDS.items()}
     text = view.text(80)
     for name, entered in COMMANDS.items():

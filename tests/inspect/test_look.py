@@ -12,6 +12,7 @@ from tinygrad_rnn.engine.ops.loss import cross_entropy
 from tinygrad_rnn.errors import UsageError
 from tinygrad_rnn.inspect import Session, completions, run
 from tinygrad_rnn.inspect.address import label
+from tinygrad_rnn.inspect.do import LR
 from tinygrad_rnn.models import CharLM
 from tinygrad_rnn.optim import Adam
 
@@ -141,6 +142,12 @@ def test_ls_lists_inputs_and_users_in_order(each: Session) -> None:
         assert label(each, parent) in found.text()
 
 
+def test_walk_shows_where_one_stands(each: Session) -> None:
+    assert run(each, "walk").data["label"] == "loss"
+    there = run(each, "cd h[5]")
+    assert run(each, "walk").text() == there.text() and each.here is each.recording.node("h", 1, 5)
+
+
 def test_cd_alone_goes_to_the_loss(session: Session) -> None:
     run(session, "cd c[3]")
     assert run(session, "cd").data["label"] == "loss"
@@ -185,6 +192,23 @@ def test_gradients_are_those_of_backward(each: Session) -> None:
     assert found["embedding.weight"]["zero"] == pytest.approx(1 - read / len(each.vocabulary))
 
 
+def test_the_update_is_one_of_the_optimiser_that_trains() -> None:
+    """By the very step that `train` would make next, from the same gradients."""
+    session = Session.small(length=10)
+    run(session, "train 1 --lr 0.01")
+    assert run(session, "grads").data["lr"] == session.trainer.config.lr == 0.01  # type: ignore[union-attr]
+    from tinygrad_rnn.training import TrainConfig
+
+    session = small()
+    session.config = TrainConfig(corpus="harbour", optimizer="sgd", lr=0.5, weight_decay=0.1)
+    data = run(session, "grads").data
+    assert data["optimizer"] == "SGD"
+    for row in data["rows"]:
+        weight = dict(session.model.named_parameters())[row["name"]]
+        change = 0.5 * (weight.grad.numpy() + 0.1 * weight.numpy())
+        assert row["ratio"] == pytest.approx(np.linalg.norm(change) / np.linalg.norm(weight.numpy()))
+
+
 @pytest.mark.parametrize("lr", [None, 0.05])
 def test_the_update_is_that_of_a_step_of_adam(each: Session, lr: float | None) -> None:
     if lr is not None:
@@ -194,7 +218,7 @@ def test_the_update_is_that_of_a_step_of_adam(each: Session, lr: float | None) -
     before = each.model.state_dict()
     found = {row["name"]: row["ratio"] for row in run(each, "grads").data["rows"]}
     copied = a_copy(each)
-    Adam(copied.parameters(), lr or 2e-3).step()
+    Adam(copied.parameters(), lr or LR).step()
     for name, parameter in copied.named_parameters():
         change = np.linalg.norm(parameter.numpy() - before[name])
         assert found[name] == pytest.approx(change / np.linalg.norm(before[name]), rel=1e-6)
@@ -278,6 +302,15 @@ def test_hist_sets_apart_what_is_not_finite() -> None:
     assert sum(data["counts"]) + data["bad"] == data["size"] == 5
     assert (data["bad"], data["zero"]) == (2, 1)
     assert "no finite number" in run(session, "hist y").text()
+
+
+@pytest.mark.parametrize("value", [1e200, 1e17])
+def test_hist_of_numbers_with_nothing_between_them(value: float) -> None:
+    session = small()
+    x = session.namespace["x"] = tg.tensor(np.array([value, np.nextafter(value, np.inf)]), requires_grad=True)
+    session.look_at(x.sum())
+    data = run(session, "hist x").data
+    assert list(data["counts"]) == [2] and list(data["ends"]) == list(x.numpy())
 
 
 def test_hist_of_where_one_stands(session: Session) -> None:

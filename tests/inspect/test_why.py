@@ -437,6 +437,32 @@ def test_detached_on_the_way(session: Session) -> None:
     assert reason(session, "x") == "no path"
 
 
+def test_what_was_used_detached_alone(session: Session) -> None:
+    """It left no node, so that nobody can know: the ways in which that happens are named."""
+    w = session.namespace["w"] = leaf(1.0, 2.0)
+    session.namespace["u"] = (w.detach() * 2).sum()
+    view = run(session, "why none w")
+    assert view.data["reason"] == "unused"
+    assert "detach()" in view.data["cure"] and "no_grad()" in view.data["cure"]
+
+
+def test_the_cure_names_the_root(session: Session) -> None:
+    x = session.namespace["x"] = leaf(1.0, 2.0)
+    z = session.namespace["z"] = (x * 2).sum()
+    session.look_at(z)
+    assert run(session, "why none x").data["cure"] == "call backward() on z (sum)"
+
+
+def test_an_infinity_on_the_way_is_no_lost_gradient(session: Session) -> None:
+    """It came to the other half; the half that is asked about got a finite one."""
+    x, y = leaf(0.0, 1.0), leaf(1.0, 1.0)
+    session.namespace.update(x=x, y=y)
+    computed(session, lambda: (tg.concatenate([x.sqrt() * 1.0, y])[np.array([0, 2])] ** 0.5).sum())
+    assert np.isfinite(session.focus.gradients[y.node]).all()
+    with pytest.raises(UsageError, match="on the way is not finite"):
+        run(session, "why zero y")
+
+
 def test_the_state_of_an_earlier_window(session: Session) -> None:
     _, state = session.model(session.symbols[:5, None])
     h = session.namespace["h"] = state[0]

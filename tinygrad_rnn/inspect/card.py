@@ -10,8 +10,8 @@ from ..engine.node import Node
 from ..errors import UsageError
 from . import address
 from .command import command, option
-from .look import shapes, share_text, statistics
-from .operands import Values, called, made_at
+from .look import share_text, statistics
+from .operands import Values, called, input_names, made_at, shape_text
 from .session import Session
 from .view import Block, Facts, Table, Text, View
 
@@ -46,6 +46,19 @@ def cd(session: Session, arguments: argparse.Namespace) -> View:
     """
     node = _root(session) if arguments.node is None else address.find(session, arguments.node)
     return _go(session, node)
+
+
+@command("Look", "walk")
+def walk(session: Session, arguments: argparse.Namespace) -> View:
+    """Walk about in the graph: the card of the node that one stands at.
+
+    `cd NAME` goes to a node, `down` to one of its inputs, `up` to one that used it, and `ls` lists both. The
+    walk begins at the loss. On the card are formula, inputs, users, and statistics of value and gradient.
+
+        walk
+        cd h[3]; down; walk
+    """
+    return card(session, _here(session))
 
 
 @command("Look", "ls")
@@ -146,10 +159,7 @@ def _go(session: Session, node: Node) -> View:
 
 def _inputs(node: Node) -> list[tuple[str, Node | None]]:
     """What the op calls each input, and where it comes from."""
-    if node.op is None:
-        return []
-    names = node.op.input_names or [f"input {n}" for n in range(len(node.parents))]
-    return list(zip(names, node.parents, strict=True))
+    return list(zip(input_names(node), node.parents, strict=True))
 
 
 def _users(session: Session, node: Node) -> list[tuple[str, Node]]:
@@ -158,7 +168,7 @@ def _users(session: Session, node: Node) -> list[tuple[str, Node]]:
 
 
 def _op_and_shape(node: Node | None) -> tuple[str, str]:
-    return ("", "") if node is None else ("leaf" if node.op is None else node.op.name, str(node.shape))
+    return ("", "") if node is None else ("leaf" if node.op is None else node.op.name, shape_text(node.shape))
 
 
 # --- the card of a node ---------------------------------------------------------------------------
@@ -174,7 +184,7 @@ def card(session: Session, node: Node) -> View:
     facts += _joined(
         "used by", [f"{_called(session, user)} as {name}" for name, user in _users(session, node)]
     )
-    facts.append(("shape", f"{shapes(node)} of {_dtypes(node)}"))
+    facts.append(("shape", f"{shape_text(node.shape)} of {_dtypes(node)}"))
     facts += [] if op is None else [("saved", f"{tape.saved_bytes(node):,} bytes for the way back")]
     facts += made_at(session, node)
     found = {
@@ -219,7 +229,7 @@ def _joined(label: str, texts: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _called(session: Session, node: Node | None) -> str:
-    return "a constant" if node is None else f"{called(session, node)} {shapes(node)}"
+    return "a constant" if node is None else f"{called(session, node)} {shape_text(node.shape)}"
 
 
 def _dtypes(node: Node) -> str:

@@ -19,13 +19,14 @@ from ..errors import UsageError
 from . import address
 from .command import command, option
 from .expression import compiled, evaluate
+from .graph import modules
 from .jacobian import jacobian
-from .operands import made_at, norm
+from .operands import made_at, norm, parts, shape_text
 from .session import Session
 from .tape import Tape
 from .view import Block, Facts, Line, Lines, Span, Text, View
 from .view import number as shown
-from .visit import Delivery, Visit, derivative_in, gradient_data, gradient_text, shape_text
+from .visit import Delivery, Visit, derivative_in, gradient_data, gradient_text, upstream
 
 GROUP = "Step through the backward pass"
 WRITTEN_OUT = 8  # rows and columns up to which a Jacobian is shown
@@ -48,7 +49,7 @@ class Breakpoint:
 
 @dataclass
 class Debugger:
-    """Where one is in the backward pass.
+    """Where one is in the backward pass, and what to look out for on the way.
 
     visited      how many nodes were visited; the last of them is what is shown
     breakpoints  by their numbers, which do not change when others are deleted
@@ -58,6 +59,10 @@ class Debugger:
     visited: int = 0
     breakpoints: dict[int, Breakpoint] = field(default_factory=dict)
     watches: dict[int, str] = field(default_factory=dict)
+
+    def anew(self) -> Debugger:
+        """For another graph: at its beginning, with the same breakpoints and watches."""
+        return Debugger(0, self.breakpoints, self.watches)
 
     def hit(self, tape: Tape, place: int) -> str | None:
         """What stops at tape.order[place], if anything does."""
@@ -75,7 +80,7 @@ def stops_at(point: Breakpoint, tape: Tape, place: int) -> bool:
 
 
 def debugger(session: Session) -> Debugger:
-    """The one of the graph that is looked at; a new window or another graph begins with a new one."""
+    """The one of the session; with a new window or another graph it is back at the beginning."""
     session.focus  # noqa: B018 - says so where there is none
     return cast(Debugger, session.memory.setdefault("debugger", Debugger()))
 
@@ -156,7 +161,7 @@ def back(session: Session, arguments: argparse.Namespace) -> View:
     at_least_one(arguments.count, "back")
     state = debugger(session)
     if arguments.count > state.visited:
-        done = f"only {state.visited:,} nodes were visited" if state.visited else "no node was visited yet"
+        done = f"only {_nodes(state.visited)} visited" if state.visited else "no node was visited yet"
         raise UsageError(f"back {arguments.count}: {done}; `restart` goes to the beginning")
     state.visited -= arguments.count
     return stop(session)
@@ -166,7 +171,7 @@ def back(session: Session, arguments: argparse.Namespace) -> View:
 def restart(session: Session, arguments: argparse.Namespace) -> View:
     """Begin the backward pass anew.
 
-    Breakpoints and watches stay; the next step visits the loss.
+    Breakpoints and watches stay, also on another window or graph; the next step visits the loss.
 
         restart
     """
@@ -189,9 +194,7 @@ def _go(session: Session, enough: Callable[[int, Node | None, Node], bool]) -> V
     """Visit nodes until `enough(how many so far, the one before, this one)`, a breakpoint, or the end."""
     state, order = debugger(session), session.focus.order
     if state.visited == len(order):
-        raise UsageError(
-            f"the backward pass is over: all {len(order):,} nodes were visited; `restart` or `back`"
-        )
+        raise UsageError(f"the backward pass is over: {_nodes(len(order))} visited; `restart` or `back`")
     start, why = state.visited, None
     while state.visited < len(order):
         place = state.visited
@@ -201,6 +204,10 @@ def _go(session: Session, enough: Callable[[int, Node | None, Node], bool]) -> V
         if why is not None or enough(state.visited - start, before, order[place]):
             break
     return stop(session, why, start)
+
+
+def _nodes(count: int) -> str:
+    return "1 node was" if count == 1 else f"{count:,} nodes were"
 
 
 def _scope(node: Node) -> Any:
@@ -227,7 +234,7 @@ def _words(session: Session) -> Sequence[str]:
         "nan",
         "delete",
         *_ops(session.focus),
-        *_modules(session.focus),
+        *modules(session.focus),
     ]
 
 
@@ -300,9 +307,9 @@ def _breakpoint(session: Session, text: str) -> Breakpoint:
             f"op {rest}", lambda _, node: node.op is not None and node.op.name == rest, each=True
         )
     if word == "module" and rest:
-        if rest not in _modules(tape):
+        if rest not in modules(tape):
             raise UsageError(
-                f"break module {rest}: the modules of this graph: {', '.join(_modules(tape)) or 'none'}"
+                f"break module {rest}: the modules of this graph: {', '.join(modules(tape)) or 'none'}"
             )
         return Breakpoint(
             f"module {rest}", lambda _, node: f"{node.module}.".startswith(f"{rest}."), each=False
@@ -311,7 +318,7 @@ def _breakpoint(session: Session, text: str) -> Breakpoint:
         steps = sorted({node.time_step for node in tape.order if node.time_step is not None})
         if not steps:
             raise UsageError("break t: this graph has no time steps; `break op` or `break norm<1e-8`")
-        if not rest.isdigit() or int(rest) not in steps:
+        if not rest.isdecimal() or int(rest) not in steps:
             raise UsageError(f"break t {rest}: the time steps are {steps[0]} to {steps[-1]}")
         return Breakpoint(f"t {int(rest)}", lambda _, node: node.time_step == int(rest), each=False)
     raise UsageError(
@@ -321,26 +328,12 @@ def _breakpoint(session: Session, text: str) -> Breakpoint:
 
 def _not_finite(tape: Tape, node: Node) -> bool:
     """Whether the gradient that arrives at a node, or one that it hands on, has a NaN or infinity."""
-    arrived = tape.gradients[node]
-    given = [
-        c.gradient
-        for parent in node.parents
-        if parent is not None
-        for c in tape.contributions.get(parent, ())
-        if c.node is node
-    ]
-    parts = [*(arrived if isinstance(arrived, list) else [arrived]), *given]
-    return any(not np.isfinite(part).all() for part in parts if part is not None)
+    handed_on = [contribution.gradient for contribution in tape.given.get(node, ())]
+    return any(not np.isfinite(part).all() for part in [*parts(tape.gradients[node]), *handed_on])
 
 
 def _ops(tape: Tape) -> list[str]:
     return sorted({node.op.name for node in tape.order if node.op is not None})
-
-
-def _modules(tape: Tape) -> list[str]:
-    """Paths of modules and of what they are in."""
-    found = {node.module for node in tape.order if node.module is not None}
-    return sorted({".".join(path.split(".")[:n]) for path in found for n in range(1, path.count(".") + 2)})
 
 
 @command(
@@ -398,7 +391,7 @@ def _deleted(text: str, what: str, entries: dict[int, Any]) -> View | None:
     word, _, rest = text.partition(" ")
     if word != "delete":
         return None
-    if not rest.strip().isdigit() or int(rest) not in entries:
+    if not rest.strip().isdecimal() or int(rest) not in entries:
         there = ", ".join(map(str, entries)) or "none"
         raise UsageError(f"delete {rest.strip() or '?'}: say the number of a {what}; there are {there}")
     del entries[int(rest)]
@@ -486,9 +479,12 @@ def stop(session: Session, why: str | None = None, start: int | None = None) -> 
 def _beginning(session: Session) -> View:
     order = session.focus.order
     first = Visit(session, order[0])
-    text = f"g = {derivative_in(first.label)} = {gradient_text(first.g)}, and nothing else is known yet"
+    known: list[Block] = [Facts(upstream(first)), Text("Nothing else is known yet.")]
+    if first.node.outputs is None:
+        text = f"g = {derivative_in(first.label)} = {gradient_text(first.g)}, and nothing else is known yet"
+        known = [Text(text)]
     data = {"step": 0, "steps": len(order), "next": first.label}
-    blocks = [Text(text), Text(_following(session, order[0]), "dim")]
+    blocks = [*known, Text(_following(session, order[0]), "dim")]
     return View(f"step 0 of {len(order):,}: the backward pass has not begun", blocks, data)
 
 
@@ -498,10 +494,9 @@ def _facts(visit: Visit) -> list[tuple[str, str]]:
     facts = [("node", f"{visit.written()}{name}"), *made_at(visit.session, visit.node)]
     count = len(visit.tape.contributions.get(visit.node, ()))
     complete = f"; the sum of {count:,} contributions" if count > 1 else ""
-    if visit.node.outputs is None:
-        facts.append(("g", f"{derivative_in(visit.label)}, {gradient_text(visit.g)}{complete}"))
-    else:
-        facts += [(f"g[{output}]", gradient_text(one)) for output, one in enumerate(visit.g)]
+    facts += [
+        (name, f"{text}{complete if visit.node.outputs is None else ''}") for name, text in upstream(visit)
+    ]
     if visit.hooked:
         facts.append(("hook", "a hook may change g before it is handed on"))
     return facts
@@ -511,7 +506,7 @@ def _input(visit: Visit, delivery: Delivery) -> tuple[list[Block], dict[str, Any
     """One input: its Jacobian, the contribution, the accumulator."""
     number, name = delivery.number, visit.inputs[delivery.number]
     into, matrix = visit.input_label(number), jacobian(visit.node, number)
-    small = max(matrix.rows, matrix.columns) <= WRITTEN_OUT
+    small = matrix.rows * matrix.columns > 0 and max(matrix.rows, matrix.columns) <= WRITTEN_OUT
     values = matrix.matrix() if small else None
     structure = f"{matrix.rows:,} x {matrix.columns:,}, {matrix.text}"
     if (weight := _weight(visit, number)) is not None:

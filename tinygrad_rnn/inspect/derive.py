@@ -15,12 +15,12 @@ from .command import command, option
 from .debugger import GROUP, debugger
 from .expression import evaluate
 from .jacobian import ELEMENTWISE, flattened, input_shape, jacobian, vjp
-from .operands import norm
-from .rules import formula, idea, relabelled, source, with_a_gap
+from .operands import norm, shape_text
+from .rules import formula, idea, relabelled, rule, with_a_gap
 from .session import Session
 from .view import Block, Facts, Lines, Span, Table, Text, View
 from .view import number as shown
-from .visit import FEW, Visit, derivative_in, gradient_data, gradient_text, shape_text
+from .visit import FEW, Visit, derivative_in, gradient_data, gradient_text, upstream
 
 TERMS = 3  # of a sum that is worked through, the largest
 COMPUTABLE = 1_000_000  # elements of a Jacobian without a known structure, up to which it is formed
@@ -96,14 +96,7 @@ def _leaf(visit: Visit) -> View:
 
 def _named(visit: Visit) -> list[tuple[str, str]]:
     """What the names of the formulae stand for."""
-    facts = []
-    if visit.node.outputs is None:
-        facts.append(("g", f"{derivative_in(visit.label)}, {gradient_text(visit.g)}"))
-    else:
-        facts += [
-            (f"g[{i}]", f"{derivative_in(f'{visit.label}.{i}')}, {gradient_text(g)}")
-            for i, g in enumerate(visit.g)
-        ]
+    facts = upstream(visit)
     out = visit.values["out"]
     if out is not None and visit.node.outputs is None:
         facts.append(("out", f"{visit.label}, {gradient_text(out)}"))
@@ -147,14 +140,18 @@ def _value_text(value: Any) -> str:
 
 
 def _derived(visit: Visit, number: int, contribution: np.ndarray) -> tuple[list[Block], dict[str, Any]]:
-    """The VJP for one input."""
+    """The VJP for one input; of an empty one without an element."""
     node, name, into = visit.node, visit.inputs[number], visit.input_label(number)
-    text, rule = formula(node, number), source(node, number)
-    facts = [("  rule", f"dL/d{name} = {rule}" if node.op is not None and node.op.joint is None else rule)]
+    text, own = formula(node, number), rule(node, number)
+    facts = [("  rule", f"dL/d{name} = {own}" if node.op is not None and node.op.joint is None else own)]
     if text is not None:
         labels = {visit.inputs[n]: visit.input_label(n) for n, p in enumerate(node.parents) if p is not None}
         labels["out"] = visit.label
         facts.append(("  formula", f"{derivative_in(into)} = {relabelled(text, labels)}"))
+    heading = [Span(f"to {name} = {into}", "good"), Span(f", {shape_text(contribution.shape)}", "dim")]
+    data: dict[str, Any] = {"input": name, "into": into, "rule": own, "formula": text}
+    if not contribution.size:
+        return [Lines([heading]), Facts([*facts, ("  element", "none: it is empty")])], data
     place, terms, value = worked(visit, number, contribution)
     where = f"[{', '.join(map(str, place))}]" if place else ""
     found = float(contribution[place])
@@ -166,24 +163,14 @@ def _derived(visit: Visit, number: int, contribution: np.ndarray) -> tuple[list[
     )
     if visit.hooked:
         facts.append(("  hook", "a hook may change g first: then the tape has what the changed g gives"))
-    heading = [Span(f"to {name} = {into}", "good"), Span(f", {shape_text(contribution.shape)}", "dim")]
-    data = {
-        "input": name,
-        "into": into,
-        "rule": rule,
-        "formula": text,
-        "element": list(place),
-        "worked": terms,
-        "value": value,
-        "on the tape": found,
-    }
+    data |= {"element": list(place), "worked": terms, "value": value, "on the tape": found}
     return [Lines([heading]), Facts(facts)], data
 
 
 def worked(
     visit: Visit, number: int, contribution: np.ndarray
 ) -> tuple[tuple[int, ...], str | None, float | None]:
-    """The largest element of a contribution: its place, how it comes about, and its value by that way.
+    """The largest element of a contribution, not empty: its place, how it comes about, its value by that way.
 
     Of an element-wise op its formula with the numbers put in; of others the sum over the results that the
     element goes into, g times the entry of the Jacobian. (None, None) where that would be too large.
@@ -201,11 +188,11 @@ def worked(
     text = formula(node, number) if len(rows) == 1 else None
     name = "" if node.op is None else node.op.name
     if name in ELEMENTWISE and name != "astype" and text is not None:
-        numbers = {}
+        numbers: dict[str, np.float64] = {}  # NumPy's: at a pole they give what arrays give, inf or nan
         for one in ["g", "out", "mask", *visit.inputs]:
             known = visit.values.get(one)
             if isinstance(known, (np.ndarray, int, float)):
-                numbers[one] = float(np.broadcast_to(known, node.shape).ravel()[rows[0]])
+                numbers[one] = np.float64(np.broadcast_to(known, node.shape).ravel()[rows[0]])
         value = float(evaluate(text, numbers))
         if text in numbers:
             return place, shown(value), value
@@ -252,20 +239,43 @@ class Score:
 
 @dataclass
 class Question:
-    """What is asked: the VJP of a node for one of its inputs."""
+    """What is asked: the VJP of a node for one of its inputs. over: answered, or given up."""
 
     node: Node
     number: int
     attempts: int = 0
     hints: int = 0
+    over: bool = False
 
 
 @dataclass
 class Quiz:
-    """question: None between two."""
+    """question: None between two. posed: all of this graph, by node and input; each counts once."""
 
     question: Question | None = None
     score: Score = field(default_factory=Score)
+    posed: dict[tuple[Node, int], Question] = field(default_factory=dict)
+
+    def anew(self) -> Quiz:
+        """For another graph: no question, the same score."""
+        return Quiz(score=self.score)
+
+    def ask(self, node: Node, number: int) -> Question:
+        """A question that is new, or was posed before."""
+        if (node, number) not in self.posed:
+            self.posed[node, number] = Question(node, number)
+            self.score.asked += 1
+        self.question = self.posed[node, number]
+        return self.question
+
+    def end(self, right: bool) -> None:
+        """The question is answered, or given up."""
+        question = self.question
+        assert question is not None
+        if right and not question.over:
+            self.score.right += 1
+            self.score.alone += question.attempts == 1 and question.hints == 0
+        question.over, self.question = True, None
 
 
 def _quiz(session: Session) -> Quiz:
@@ -283,27 +293,43 @@ def quiz(session: Session, arguments: argparse.Namespace) -> View:
 
     The answer is a NumPy expression of g (the upstream gradient), out (the result) and the inputs by the
     names that the question gives. It is right if its shape and all its values are those of the backward
-    pass. INPUT says for which of the inputs; the first that needs a gradient unless given.
+    pass. INPUT says for which of the inputs; the first that needs a gradient unless given. Leaves, and ops
+    that are more than one expression, are passed over. A question that was posed before does not count again.
 
         quiz
         answer g * out
         hint
         quiz h[3] b
     """
-    state = _quiz(session)
-    state.question = _asked(session, arguments.node, arguments.input)
-    state.score.asked += 1
-    return _question(session, state.question)
+    node, number = _coming(session) if arguments.node is None else _named_one(session, arguments)
+    return _question(session, _quiz(session).ask(node, number))
 
 
-def _asked(session: Session, name: str | None, chosen: str | None) -> Question:
-    visit = _visit(session, name)
-    number = visit.number_of(chosen)
+def _named_one(session: Session, arguments: argparse.Namespace) -> tuple[Node, int]:
+    visit = _visit(session, arguments.node)
+    number = visit.number_of(arguments.input)
     if formula(visit.node, number) is None:
         raise UsageError(
             f"{visit.label} is more than one expression: `derive {visit.label}` shows what it does"
         )
-    return Question(visit.node, number)
+    return visit.node, number
+
+
+def _coming(session: Session) -> tuple[Node, int]:
+    """The next node of the backward pass that can be asked about, and its first input; or UsageError."""
+    for node in session.focus.order[debugger(session).visited :]:
+        given = session.focus.given.get(node)
+        if given and formula(node, given[0].number) is not None:
+            return node, given[0].number
+    raise UsageError("no node comes next that can be asked about: `restart`, or name one")
+
+
+def _open(session: Session) -> Question:
+    """The question that was put. UsageError between two."""
+    question = _quiz(session).question
+    if question is None:
+        raise UsageError("no question is open: `quiz` asks one")
+    return question
 
 
 def _question(session: Session, question: Question) -> View:
@@ -339,12 +365,9 @@ def answer(session: Session, arguments: argparse.Namespace) -> View:
         answer (g + g * out) * (1 - out)
         answer g @ b.T
     """
-    state = _quiz(session)
-    question = state.question or _asked(session, None, None)
+    state, question = _quiz(session), _open(session)
     visit = Visit(session, question.node)
     value = evaluate(arguments.rest, visit.values)
-    if state.question is None:
-        state.question, state.score.asked = question, state.score.asked + 1
     name, wanted = visit.inputs[question.number], expected(visit, question.number)
     question.attempts += 1
     wrong = verdict(visit, question.number, np.asarray(value), wanted)
@@ -353,14 +376,12 @@ def answer(session: Session, arguments: argparse.Namespace) -> View:
         asked = Text(f"asked: dL/d{name} of {visit.written()}")
         told = Text("`hint` helps, `answer` tries again", "dim")
         return View(f"Not yet: {wrong}", [asked, told], data | {"score": vars(state.score)})
-    state.score.right += 1
-    state.score.alone += question.attempts == 1 and question.hints == 0
-    state.question = None
+    state.end(right=True)
     blocks: list[Block] = [
         Facts(
             [
                 (f"dL/d{name}", gradient_text(wanted)),
-                ("the op has", source(visit.node, question.number)),
+                ("the op has", rule(visit.node, question.number)),
                 ("score", str(state.score)),
             ]
         )
@@ -378,10 +399,7 @@ def hint(session: Session, arguments: argparse.Namespace) -> View:
 
         hint
     """
-    state = _quiz(session)
-    if state.question is None:
-        state.question, state.score.asked = _asked(session, None, None), state.score.asked + 1
-    question = state.question
+    state, question = _quiz(session), _open(session)
     visit, number = Visit(session, question.node), question.number
     name, text = visit.inputs[number], cast(str, formula(visit.node, number))
     question.hints += 1
@@ -393,7 +411,7 @@ def hint(session: Session, arguments: argparse.Namespace) -> View:
     ]
     data: dict[str, Any] = {"hint": question.hints, "of": len(hints), "score": vars(state.score)}
     if question.hints > len(hints):
-        state.question = None
+        state.end(right=False)
         return View(
             "Given up.",
             [Facts([(f"dL/d{name}", text), ("score", str(state.score))])],

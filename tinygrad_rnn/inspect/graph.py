@@ -14,7 +14,7 @@ from ..engine.node import Node
 from ..errors import UsageError
 from .command import command, option
 from .folding import Cell, Formulae, called_in_equations, cells
-from .operands import norm
+from .operands import norm, shape_text
 from .session import Session
 from .tape import Tape
 from .view import Line, Span, Table, Text, View
@@ -69,11 +69,16 @@ def graph(session: Session, arguments: argparse.Namespace) -> View:
         short = [leaves(session, folded=True)] if whole else []
         made = [*short, *_sections(session, found, inline=True)]
     edges = sum(p is not None for node in tape.nodes for p in node.parents)
-    title = f"The graph of {name}: {len(tape.nodes):,} nodes, {edges:,} edges"
+    title = f"The graph of {name}: {_count(len(tape.nodes), 'node')}, {_count(edges, 'edge')}"
     room = None if arguments.all else SCREEN - 4
     data = {"root": name, "nodes": len(tape.nodes), "edges": edges, "sections": [vars(one) for one in made]}
-    note = f"|grad|: norm of the gradient of {name}, at the first..last of the steps"
+    several = any(len(row["steps"]) > 1 for section in made for row in section.rows)
+    note = f"|grad|: norm of the gradient of {name}{', at the first..last of the steps' * several}"
     return View(title, [Sections(made, arguments.rolled, room), Text(note, "dim")], data)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _wanted(tape: Tape, arguments: argparse.Namespace) -> Callable[[Node], bool]:
@@ -172,7 +177,7 @@ class Sections:
 
 
 def _cells_of(row: dict[str, Any]) -> list[str | None]:
-    shape = _shape_text(row["shape"])
+    shape = shape_text(row["shape"])
     return [row["node"], row["formula"], shape, row["name"], _norms(row["gradient_norms"])]
 
 
@@ -234,10 +239,12 @@ def _ranges(steps: Sequence[int]) -> str:
 
 def _norms(norms: Sequence[float | None]) -> str:
     ends = norms if len(norms) == 1 else [norms[0], norms[-1]]
-    return "..".join("none" if value is None else f"{value:.1e}" if value else "0" for value in ends)
+    return "..".join(map(_short, ends))
 
 
-def _shape_text(shape: Any) -> str:
-    if shape and isinstance(shape[0], tuple):
-        return f"{len(shape)} x {shape[0]}" if len({*shape}) == 1 else f"{len(shape)} outputs"
-    return str(shape)
+def _short(value: float | None) -> str:
+    """none, 0, 1.8e-2"""
+    if not value:
+        return "none" if value is None else "0"
+    digits, e, power = f"{value:.1e}".partition("e")
+    return f"{digits}e{int(power)}" if e and int(power) else digits

@@ -16,6 +16,7 @@ from .view import Block, Facts, Line, Span, Text, View
 
 ROOMY = 24  # columns that what an example does needs beside it
 FURTHER = 4  # columns by which it is indented below it
+FIRST = ("graph", "flow", "why", "lesson")  # of their groups: where a stranger begins
 
 
 @command(
@@ -40,6 +41,7 @@ def _all() -> View:
     margin = max(map(len, COMMANDS))
     for group in GROUPS:
         members = [entered for entered in COMMANDS.values() if entered.group == group]
+        members.sort(key=lambda entered: entered.name not in FIRST)
         if members:
             facts = Facts([(f"{one.name:{margin}}", one.summary) for one in members])
             blocks += [Text(""), Text(group, "title"), facts]

@@ -122,7 +122,7 @@ def explicit(node: Node, number: int) -> np.ndarray:
         flat = np.zeros(size(node))
         flat[place] = 1
         rows.append(vjp(node, number, unflattened(node, flat)).ravel())
-    return np.array(rows)
+    return np.array(rows).reshape(len(rows), math.prod(input_shape(node, number)))
 
 
 def size(node: Node) -> int:
@@ -252,7 +252,7 @@ def _one_a_column(node: Node, number: int, shape: tuple[int, ...], axes: list[in
     rows = np.broadcast_to(np.arange(math.prod(kept)).reshape(kept), shape).ravel()
     values = vjp(node, number, np.ones(node.shape, node.dtype)).ravel()
     count = len(values)
-    text = f"one entry in each column, {count // size(node)} in each row: {extent(values)}"
+    text = f"one entry in each column, {count // max(size(node), 1)} in each row: {extent(values)}"
     return Entries(size(node), count, "reduction", text, (rows, np.arange(count)), values)
 
 

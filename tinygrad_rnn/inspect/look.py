@@ -10,18 +10,17 @@ from typing import Any
 import numpy as np
 from rich.cells import cell_len
 
-from ..engine.node import Node
 from ..engine.ops.fused import use_kernels
 from ..engine.tensor import tensor
 from ..errors import UsageError
-from ..optim import Adam
+from ..optim import Adam, by_name
 from . import address
 from .command import command, option
-from .operands import Values, norm
+from .do import LR
+from .operands import Values, norm, parts, shape_text
 from .session import Session
 from .view import Facts, Line, Span, Table, Text, View, number
 
-LR = 2e-3  # where nobody said with which learning rate to train
 BINS = 16
 
 COLUMNS = {
@@ -62,11 +61,11 @@ def grads(session: Session, arguments: argparse.Namespace) -> View:
         |w|, |grad|    Euclidean norms of the parameter and of its gradient
         mean, zero     the mean of the gradient's elements; the share of them that is exactly 0
         not finite     the share of them that is NaN or infinite
-        update/w       |change| / |w| of the first step of a new Adam
+        update/w       |change| / |w| of the first step of a new optimiser
 
-    Adam (Kingma & Ba, 2015) has the learning rate of the run, 0.002 where there was none. Its first step
-    moves every number whose gradient is not 0 by that rate, so that update/w says how large the rate is for
-    these weights. The model is not changed.
+    The optimiser and its learning rate are those that `train` goes on with: of the run, or where there was
+    none Adam (Kingma & Ba, 2015) at 0.003. The first step of Adam moves every number whose gradient is not 0
+    by the learning rate, so that update/w says how large it is for these weights. The model is not changed.
 
         grads --sort ratio
         grads --filter weight_hh
@@ -75,7 +74,7 @@ def grads(session: Session, arguments: argparse.Namespace) -> View:
     if not given:
         names = ", ".join(name for name, _, _ in parameters(session))
         raise UsageError(f"no name contains {arguments.filter!r}; there are {names}")
-    lr = LR if session.config is None else session.config.lr
+    optimizer, lr, decay = _optimizer(session)
     rows: list[dict[str, Any]] = []
     for name, value, gradient in given:
         of_gradient = None if gradient is None else statistics(gradient)
@@ -88,7 +87,7 @@ def grads(session: Session, arguments: argparse.Namespace) -> View:
                 "mean": of_gradient and of_gradient["mean"],
                 "zero": of_gradient and of_gradient["zero"],
                 "bad": of_gradient and of_gradient["not finite"],
-                "ratio": None if gradient is None else update_ratio(value, gradient, lr),
+                "ratio": None if gradient is None else update_ratio(value, gradient, optimizer, lr, **decay),
             }
         )
     column = arguments.sort
@@ -102,10 +101,18 @@ def grads(session: Session, arguments: argparse.Namespace) -> View:
         ["mean", "shape", "|w|", "not finite", "zero", "update/w"],
     )
     root = "the loss" if session.at_window else address.label(session, session.focus.nodes[-1])
-    note = f"update/w: of the first step of a new Adam, lr {number(lr)}"
-    return View(
-        f"The gradient of {root} in each parameter", [table, Text(note, "dim")], {"lr": lr, "rows": rows}
-    )
+    note = f"update/w: of the first step of a new {optimizer.__name__}, lr {number(lr)}"
+    data = {"optimizer": optimizer.__name__, "lr": lr, "rows": rows}
+    return View(f"The gradient of {root} in each parameter", [table, Text(note, "dim")], data)
+
+
+def _optimizer(session: Session) -> tuple[type[Any], float, dict[str, float]]:
+    """What `train` makes its steps with: the class, the learning rate, the weight decay if one is set."""
+    config = session.config if session.trainer is None else session.trainer.config
+    if config is None:
+        return Adam, LR, {}
+    decay = {} if config.weight_decay is None else {"weight_decay": config.weight_decay}
+    return by_name(config.optimizer), config.lr, decay
 
 
 def _rank(value: float | None) -> float:
@@ -121,12 +128,14 @@ def _shown(column: str, value: Any) -> Any:
     return str(value) if column == "shape" else value
 
 
-def update_ratio(value: np.ndarray, gradient: np.ndarray, lr: float) -> float:
-    """|change| / |w| of the first step of Adam, on a copy; of all zeros infinite."""
+def update_ratio(
+    value: np.ndarray, gradient: np.ndarray, optimizer: type[Any], lr: float, **settings: float
+) -> float:
+    """|change| / |w| of the first step of an optimiser, on a copy; of all zeros infinite."""
     copy = tensor(value.copy(), requires_grad=True)
     copy.grad = tensor(gradient)
     with np.errstate(all="ignore"), use_kernels("numpy"):  # a compiled one takes longer to load
-        Adam([copy], lr).step()
+        optimizer([copy], lr, **settings).step()
         return float(np.divide(norm(copy.numpy() - value), norm(value)))
 
 
@@ -194,7 +203,10 @@ def hist(session: Session, arguments: argparse.Namespace) -> View:
         raise UsageError(f"nobody kept the value of {label}; `hist {label} --grad` shows its gradient")
     elements = _elements(value)
     finite = elements[np.isfinite(elements)]
-    counts, ends = np.histogram(finite, bins=arguments.bins)
+    try:
+        counts, ends = np.histogram(finite, bins=arguments.bins)
+    except ValueError:  # they lie closer to one another than such numbers do
+        counts, ends = np.array([finite.size]), np.array([finite.min(), finite.max()])
     bars = Bars([number(end) for end in ends[:-1]], counts)
     zeros, bad = int((elements == 0).sum()), int(elements.size - finite.size)
     found = statistics(value)
@@ -203,7 +215,7 @@ def hist(session: Session, arguments: argparse.Namespace) -> View:
         ("numbers", f"{elements.size:,}; exactly 0: {zeros:,}; not finite: {bad:,}"),
         ("spread", ", ".join(texts) or "no finite number"),
     ]
-    title = f"The {'gradient of' if arguments.grad else 'numbers in'} {label} {shapes(node)}"
+    title = f"The {'gradient of' if arguments.grad else 'numbers in'} {label} {shape_text(node.shape)}"
     data = {"label": label, "counts": counts, "ends": ends, "size": elements.size, "zero": zeros, "bad": bad}
     return View(title, [*([bars] if finite.size else []), Facts(facts)], data)
 
@@ -228,6 +240,7 @@ class Bars:
 # --- statistics -----------------------------------------------------------------------------------
 
 
+@np.errstate(all="ignore")  # the squares of the largest numbers are infinite
 def statistics(value: Any) -> dict[str, Any]:
     """Of an array, or of all arrays of a list: min, mean, max, std and norm of the finite elements, None
     where there are none, and the shares of elements that are zero and that are not finite."""
@@ -246,8 +259,7 @@ def statistics(value: Any) -> dict[str, Any]:
 
 
 def _elements(value: Any) -> np.ndarray:
-    parts = [part for part in value if part is not None] if isinstance(value, list) else [value]
-    return np.concatenate([np.asarray(part, np.float64).ravel() for part in parts])
+    return np.concatenate([np.asarray(part, np.float64).ravel() for part in parts(value)])
 
 
 def share_text(share: float) -> str:
@@ -255,7 +267,3 @@ def share_text(share: float) -> str:
     if share in (0, 1):
         return f"{share:.0%}"
     return "<0.1%" if share < 0.001 else ">99.9%" if share > 0.999 else f"{share:.1%}"
-
-
-def shapes(node: Node) -> str:
-    return " and ".join(map(str, node.shape)) if node.outputs is not None else str(node.shape)

@@ -67,9 +67,8 @@ class Values:
         """The inputs of a node, in their order; none of a leaf."""
         if node.op is None:
             return []
-        names = node.op.input_names or tuple(f"input {number}" for number in range(len(node.parents)))
         found = []
-        for number, (name, parent) in enumerate(zip(names, node.parents, strict=False)):
+        for number, (name, parent) in enumerate(zip(input_names(node), node.parents, strict=False)):
             value = self._operand(node, number, parent)
             found.append(Operand(name, parent, value, value is None and not _saved(node, number)))
         return found
@@ -144,6 +143,20 @@ def as_tensor(node: Node, value: Any) -> Any:
 # --- what views say of a node ---------------------------------------------------------------------
 
 
+def input_names(node: Node) -> list[str]:
+    """What the op calls its inputs; x0, x1, ... where there may be any number of them. None of a leaf."""
+    if node.op is None:
+        return []
+    return list(node.op.input_names or (f"x{i}" for i in range(len(node.parents))))
+
+
+def shape_text(shape: Any) -> str:
+    """(1, 32); of several outputs 4 x (1, 32), or each."""
+    if shape and isinstance(shape[0], tuple):
+        return f"{len(shape)} x {shape[0]}" if len({*shape}) == 1 else " and ".join(map(str, shape))
+    return str(tuple(shape))
+
+
 def called(session: Session, node: Node) -> str:
     """Its address and its op: "h_l1[3] (multiply)"."""
     name = label(session, node)
@@ -167,8 +180,23 @@ def made_at(session: Session, node: Node) -> list[tuple[str, str]]:
     return facts
 
 
+def cut_after(session: Session, node: Node) -> list[tuple[str, str]]:
+    """A fact: where the state is cut off after this node of the window; none where it is not."""
+    if not session.at_window or node not in session.focus.numbers or node.time_step is None:
+        return []
+    later = [cut for cut in session.recording.cuts if cut > node.time_step]
+    if not later:
+        return []
+    text = f"the state is cut off before step {later[0]}: losses from there on do not come back to this one"
+    return [("cut", text)]
+
+
+def parts(value: Any) -> list[Any]:
+    """The arrays of a value or a gradient: one, or of several outputs those that there are."""
+    return [part for part in value if part is not None] if isinstance(value, list) else [value]
+
+
 def norm(value: Any) -> float:
     """Euclidean, of an array or of all arrays of a list; without overflow."""
-    parts = [part for part in value if part is not None] if isinstance(value, list) else [value]
-    arrays = [np.asarray(part, np.float64).ravel() for part in parts]
+    arrays = [np.asarray(part, np.float64).ravel() for part in parts(value)]
     return math.hypot(*(float(np.linalg.norm(array)) for array in arrays)) if arrays else 0.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -96,6 +97,12 @@ def formula(node: Node, number: int) -> str | None:
     made = FORMULAS.get(op.name)
     text = made(node, number) if made is not None else _of_lambda(op, number, node.params)
     return None if text is None else _summed(text, node, number, op)
+
+
+def rule(node: Node, number: int) -> str:
+    """The engine's own text of the VJP; where that calls a helper of its own, the formula if there is one."""
+    text = source(node, number)
+    return (formula(node, number) or text) if re.search(r"\b_\w+\(|\bbuiltins\.", text) else text
 
 
 def source(node: Node, number: int) -> str:

@@ -153,7 +153,6 @@ class Session:
             [*self.cuts, *cuts],
         )
 
-    @np.errstate(all="ignore")  # what is not finite is there to be looked at
     def renew(self) -> bool:
         """Run the window again if a weight was written to since, and say whether. The focus stays."""
         made = self.recording.loss.node
@@ -167,6 +166,7 @@ class Session:
             self._focus, self.here = focus, here
         return True
 
+    @np.errstate(all="ignore")  # what is not finite is there to be looked at
     def state_before(self, position: int, model: CharLM | None = None) -> Any:
         """The state that the model comes to a place in the text with; None at its beginning."""
         model = model or self.model

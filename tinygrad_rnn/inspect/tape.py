@@ -7,6 +7,7 @@ each contribution to it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,6 +87,20 @@ class Tape:
         found = self.contributions.setdefault(parent, [])
         if not any(known.node is node and known.number == number for known in found):  # a second walk
             found.append(Contribution(node, number, on_host(parent, gradient)))
+
+    @cached_property
+    def steps(self) -> dict[Node, int]:
+        """Which step of the backward pass visits each node, from 1; nodes that none visits are missing."""
+        return {node: step for step, node in enumerate(self.order, 1)}
+
+    @cached_property
+    def given(self) -> dict[Node, list[Contribution]]:
+        """Node -> what it handed on, in the order of its inputs; of nodes that handed on nothing no entry."""
+        found: dict[Node, list[Contribution]] = {}
+        for contributions in self.contributions.values():
+            for contribution in contributions:
+                found.setdefault(contribution.node, []).append(contribution)
+        return {node: sorted(given, key=lambda one: one.number) for node, given in found.items()}
 
     def value(self, node: Node) -> Any:
         """What the node computed, or of a leaf what it is: a host array, a tuple of them for several

@@ -12,7 +12,7 @@ from ..engine.node import Node, Shaped
 from ..errors import UsageError
 from .address import label
 from .jacobian import extent
-from .operands import Values, norm
+from .operands import Values, input_names, norm, shape_text
 from .session import Session
 from .tape import Tape
 from .view import number as shown
@@ -51,13 +51,9 @@ class Visit:
     @property
     def step(self) -> int:
         """Which step of the backward pass visits the node, from 1. UsageError where none does."""
-        if self.node not in self.steps:
+        if self.node not in self.tape.steps:
             raise UsageError(f"no gradient reaches {self.label}, so the backward pass never visits it")
-        return self.steps[self.node]
-
-    @cached_property
-    def steps(self) -> dict[Node, int]:
-        return {node: step for step, node in enumerate(self.tape.order, 1)}
+        return self.tape.steps[self.node]
 
     @cached_property
     def label(self) -> str:
@@ -70,7 +66,6 @@ class Visit:
 
     @property
     def inputs(self) -> list[str]:
-        """What the op calls its inputs; x0, x1, ... where there may be any number of them."""
         return input_names(self.node)
 
     def input_label(self, number: int) -> str:
@@ -105,7 +100,7 @@ class Visit:
         if op.name == "dropout_mask":
             ones = node.backend.from_host(np.ones(node.shape, node.dtype))
             names["mask"] = node.backend.to_host(node.backend.forward[op](ones, **node.params))
-        return dict(node.params) | names
+        return names | {name: value for name, value in node.params.items() if name not in names}
 
     @cached_property
     def deliveries(self) -> list[Delivery]:
@@ -154,32 +149,32 @@ class Visit:
         return able[name] if name is not None else next(iter(able.values()))
 
 
-def input_names(node: Node) -> list[str]:
-    """What the op calls its inputs; x0, x1, ... where there may be any number of them."""
-    if node.op is None:
-        return []
-    return list(node.op.input_names or (f"x{i}" for i in range(len(node.parents))))
-
-
 def gradient_text(gradient: Any, shape: bool = True) -> str:
     """A few elements one by one, more by their norm and extent; exactly zero and not finite are said."""
     if gradient is None:
         return "none: nothing that was used depends on it"
-    if gradient.size <= FEW:
+    if not gradient.size:
+        text = "empty"
+    elif gradient.size <= FEW:
         text = " ".join(map(shown, gradient.ravel().tolist()))
     else:
         text = "all exactly 0" if not gradient.any() else f"norm {shown(norm(gradient))}, {extent(gradient)}"
     return f"{shape_text(gradient.shape)}: {text}" if shape and gradient.shape else text
 
 
+def upstream(visit: Visit) -> list[tuple[str, str]]:
+    """Facts: the gradient that arrives at a node, of several outputs one each."""
+    if visit.node.outputs is None:
+        return [("g", f"{derivative_in(visit.label)}, {gradient_text(visit.g)}")]
+    return [
+        (f"g[{output}]", f"{derivative_in(f'{visit.label}.{output}')}, {gradient_text(one)}")
+        for output, one in enumerate(visit.g)
+    ]
+
+
 def derivative_in(name: str) -> str:
     """dL/dh[3]; of a longer name dL/d output.bias"""
     return f"dL/d {name}" if name[0].isalpha() and "." in name else f"dL/d{name}"
-
-
-def shape_text(shape: tuple[int, ...]) -> str:
-    """(1, 32)"""
-    return str(tuple(shape))
 
 
 def gradient_data(gradient: Any) -> Any:

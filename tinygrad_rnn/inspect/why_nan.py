@@ -15,7 +15,7 @@ from ..engine.node import Node
 from ..engine.op import TENSOR_OPS, Op
 from ..engine.tensor import Tensor, enable_grad, leaf_node
 from ..errors import AnomalyError
-from .operands import Operand, Values, called, made_at
+from .operands import Operand, Values, called, input_names, made_at, parts
 from .tape import Contribution, Tape
 from .view import Block, Facts, Table, Text, View, number
 
@@ -96,7 +96,7 @@ def _of_value(
     tape = session.focus
     node = births[0]
     value = known[node]
-    array = next(v for v in value if not finite(v)) if isinstance(value, list) else value
+    array = next(part for part in parts(value) if not finite(part))
     operands = values.operands(node)
     if node.op is None:
         origin, rule = "given", f"{called(session, node)} holds {array[first_bad(array)]}"
@@ -139,22 +139,18 @@ def _leaves(session: Session) -> list[tuple[str, str]]:
 
 
 def _first_gradient(tape: Tape, values: Values) -> Finding | None:
-    given: dict[Node, list[Contribution]] = {}
-    for contributions in tape.contributions.values():
-        for contribution in contributions:
-            given.setdefault(contribution.node, []).append(contribution)
     for node in tape.order:
         cotangent = tape.gradients[node]
         if not finite(cotangent):
-            array = next(c for c in cotangent if not finite(c)) if isinstance(cotangent, list) else cotangent
+            array = next(part for part in parts(cotangent) if not finite(part))
             count = len(tape.contributions.get(node, ()))
             rule = f"the sum of {count} contributions overflows" if count else "the pass began with it"
-            parts = [
+            summed = [
                 Operand(f"contribution {i}", part.node, part.gradient, False)
                 for i, part in enumerate(tape.contributions.get(node, ()), 1)
             ]
-            return Finding("gradient", node, None, array, "born" if count else "given", rule, parts)
-        for contribution in sorted(given.get(node, ()), key=lambda one: one.number):
+            return Finding("gradient", node, None, array, "born" if count else "given", rule, summed)
+        for contribution in tape.given.get(node, ()):
             if not finite(contribution.gradient):
                 return _gradient_of(tape, values, contribution)
     return None
@@ -178,11 +174,10 @@ def _gradient_of(tape: Tape, values: Values, contribution: Contribution) -> Find
 
 def _of_gradient(session: Session, found: Finding) -> View:
     tape = session.focus
-    bad: dict[Node, list[Node]] = {}  # node -> to which inputs it gave a gradient that is not finite
-    for parent, contributions in tape.contributions.items():
-        for contribution in contributions:
-            if not finite(contribution.gradient):
-                bad.setdefault(contribution.node, []).append(parent)
+    bad = {  # node -> to which inputs it gave a gradient that is not finite
+        node: [node.parents[one.number] for one in given if not finite(one.gradient)]
+        for node, given in tape.given.items()
+    }
     leaves = {node for node in tape.nodes if node.op is None and not finite(tape.gradients.get(node))}
     starts = [found.node] if found.input is None else [found.node.parents[found.input]]
     way = [found.node, *path(starts[0], leaves, lambda one: bad.get(one, []))]
@@ -387,8 +382,7 @@ def _view(session: Session, found: Finding, way: list[Node], more: list[tuple[st
     }[found.origin]
     what = found.what
     if found.input is not None and node.op is not None:
-        names = node.op.input_names
-        what = f"gradient for {names[found.input] if names else f'input {found.input}'}"
+        what = f"gradient for {input_names(node)[found.input]}"
     facts = [
         ("what", f"the {what} of {called(session, node)}"),
         ("is", f"{found.value} at index {index}; {count:,} of {array.size:,} elements are not finite"),
@@ -458,11 +452,9 @@ def _nothing(session: Session, known: dict[Node, Any]) -> View:
 
 
 def _largest(value: Any) -> tuple[float, Index]:
-    parts = [
-        part for part in (value if isinstance(value, list) else [value]) if part is not None and part.size
-    ]
-    if not parts or parts[0].dtype.kind != "f":
+    found = [part for part in parts(value) if part is not None and part.size]
+    if not found or found[0].dtype.kind != "f":
         return -1.0, ()
-    array = max((np.abs(part) for part in parts), key=lambda part: float(part.max()))
+    array = max((np.abs(part) for part in found), key=lambda part: float(part.max()))
     place = np.unravel_index(int(np.argmax(array)), array.shape)
     return float(array.max()), tuple(int(i) for i in place)

@@ -14,7 +14,7 @@ import numpy as np
 from ..engine.node import Node
 from ..engine.tensor import Tensor
 from . import address
-from .operands import called, norm
+from .operands import called, cut_after, input_names, norm
 from .tape import behind
 from .view import Block, Facts, Text, View, number
 
@@ -134,7 +134,7 @@ def _no_leaf(session: Session, name: str, node: Node, output: int) -> View:
             facts.append(("gradient", f"norm {number(norm(part))}: the tape that is looked at kept it"))
     elif node.inputs is None:
         facts.append(("graph", "freed by an earlier backward(): it has to be computed again"))
-    facts += _cut_after(session, node)
+    facts += cut_after(session, node)
     text = f"{_op(node).capitalize()} made it. Only leaves, which no op made, keep their gradient unasked."
     own = isinstance(session.namespace.get(name), Tensor)
     cure = f"{name}.retain_grad() before backward()" if own else f"`cd {name}` shows it"
@@ -154,7 +154,7 @@ def _no_backward(session: Session, name: str, node: Node) -> View:
     if others:
         shown = ", ".join(others[:SHOWN]) + (", …" if len(others) > SHOWN else "")
         facts = [("but", f"{shown} {'has' if len(others) == 1 else 'have'} one: from another backward()?")]
-    return _view(name, "no backward", text, facts, "call backward() on it", norm=size)
+    return _view(name, "no backward", text, facts, f"call backward() on {root}", norm=size)
 
 
 def _no_path(session: Session, name: str, x: Tensor) -> View:
@@ -165,16 +165,18 @@ def _no_path(session: Session, name: str, x: Tensor) -> View:
     root = called(session, session.focus.nodes[-1])
     if cut := _where_detached(session, x, fed):
         user, number_, source = cut
-        names = user.op.input_names if user.op is not None else None
-        where = f"{names[number_] if names else f'input {number_}'} of {called(session, user)}"
+        where = f"{input_names(user)[number_]} of {called(session, user)}"
         used = "its numbers" if source == "X" else f"those of {source}, which was computed from it,"
         text = f"{root} used {used} as {where}, but without history: detach(), or a state that was cut off."
         return _view(name, "cut", text, _line(user), "", node=session.focus.numbers[user], source=source)
     if not fed:
         if session.at_window and node.time_step is not None:
             return _of_another_run(name, node)
-        text = "No node that is still there was computed from it."
-        return _view(name, "unused", text, [], "use it in the loss, outside of no_grad()")
+        text = (
+            "No node that is still there was computed from it. What is computed from its detach(), or inside "
+            "no_grad(), leaves none."
+        )
+        return _view(name, "unused", text, [], "use it in the loss itself: no detach(), no no_grad()")
     freed = [one for one in fed if one.inputs is None]
     shown = _names_of(session, fed)
     facts = [("it fed", shown)]
@@ -253,17 +255,6 @@ def _names_of(session: Session, fed: list[Node]) -> str:
 
 def _retains(x: Tensor) -> bool:
     return x.node is not None and x.node.op is not None
-
-
-def _cut_after(session: Session, node: Node) -> list[tuple[str, str]]:
-    if not session.at_window or node not in session.focus.numbers or node.time_step is None:
-        return []
-    later = [cut for cut in session.recording.cuts if cut > node.time_step]
-    return (
-        [("cut", f"the state is cut off before step {later[0]}: nothing comes back from there")]
-        if later
-        else []
-    )
 
 
 def _op(node: Node) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from ..engine.node import Node
 from ..errors import UsageError
 from . import address
-from .operands import Values, called, norm
+from .operands import Values, called, cut_after, norm, parts
 from .tape import Contribution, Tape
 from .view import Block, Facts, Table, Text, View, number
 
@@ -83,7 +83,7 @@ def why_zero(session: Session, name: str) -> View:
     facts = [("norm", number(size) if gradient is not None else "none: no gradient came here at all")]
     facts += [("zeros", zeros)] if gradient is not None else []
     facts += [("rows", why_rows)] if why_rows else []
-    facts += _cut(session, node)
+    facts += cut_after(session, node)
     blocks: list[Block] = [Facts(facts), Text("")]
     if size:
         title = f"why zero {name}: it is not zero"
@@ -96,8 +96,7 @@ def why_zero(session: Session, name: str) -> View:
 
 def count(gradient: Any, of: Callable[[np.ndarray], Any]) -> int:
     """Added up over the outputs of a node that have a gradient."""
-    parts = gradient if isinstance(gradient, list) else [gradient]
-    return sum(int(of(part)) for part in parts if part is not None)
+    return 0 if gradient is None else sum(int(of(part)) for part in parts(gradient))
 
 
 # --- the edges -------------------------------------------------------------------------------------
@@ -114,6 +113,8 @@ def stream(session: Session, values: Values, node: Node) -> list[Edge]:
     for one in tape.order:  # all that contributes to a node is visited before it
         for contribution in tape.contributions.get(one, ()) if one in between else ():
             after = norm(contribution.gradient)
+            if not math.isfinite(upstream.get(contribution.node, 0.0)):
+                raise UsageError("a gradient on the way is not finite; `why nan` says why")
             if after and contribution.node in best:
                 kept = best[contribution.node] + math.log(after / upstream[contribution.node])
                 if kept > best.get(one, -math.inf):
@@ -346,16 +347,6 @@ def _rows_of(index: Any, rows: int) -> Any:
     if first is None or first is Ellipsis:
         return slice(None)
     return np.asarray(first.get() if hasattr(first, "get") else first) if hasattr(first, "dtype") else first
-
-
-def _cut(session: Session, node: Node) -> list[tuple[str, str]]:
-    if not session.at_window or node.time_step is None:
-        return []
-    later = [cut for cut in session.recording.cuts if cut > node.time_step]
-    if not later:
-        return []
-    text = f"the state is cut off before step {later[0]}: losses from there on do not come back to this one"
-    return [("cut", text)]
 
 
 # --- what is shown ---------------------------------------------------------------------------------
