@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("IPython")
 pexpect = pytest.importorskip("pexpect")
 
 TRNN = str(Path(sys.executable).with_name("trnn"))

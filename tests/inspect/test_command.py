@@ -205,3 +205,21 @@ def test_gates_and_weights_have_their_names_outside_of_the_window_too(session): 
     )
     with pytest.raises(UsageError, match="there is no h"):
         address.find(session, "h[5]")
+
+
+def test_a_graph_that_backward_has_freed(session):  # type: ignore[no-untyped-def]
+    session.namespace["x"] = x = tg.tensor([1.0, 2.0], requires_grad=True)
+    session.namespace["y"] = y = tg.tanh(x * x).sum()
+    run(session, "focus y")
+    y.backward()
+    for line in ("step", "derive y", "check", "check all", "quiz", "why zero x"):
+        with pytest.raises(UsageError, match="has freed this graph"):
+            run(session, line)
+    for line in ("graph", "cd y", "ls", "down", "grads", "why nan", "export json"):
+        assert run(session, line).text(), "what was seen is kept"
+    session.look_at(None)
+    session.recording.loss.backward()
+    with pytest.raises(UsageError, match="`window` runs the window again"):
+        run(session, "step")
+    run(session, "window")
+    assert run(session, "step").text()

@@ -52,9 +52,7 @@ def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> Non
 
 
 def test_window_shows_where_one_is(session: Session, say: Callable[[str], View]) -> None:
-    recording = session.recording
     data = say("window").data
-    assert session.recording is recording  # and computes nothing
     assert data["text"] == TEXT[:20] and data["targets"] == TEXT[1:21]
     assert (data["position"], data["length"], data["truncate"]) == (0, 20, None)
 
@@ -72,6 +70,26 @@ def test_window_goes_elsewhere(each: Session) -> None:
     assert data["guessing"] == pytest.approx(np.log(len(set(TEXT))))
     assert run(each, "window --truncate 0").data["truncate"] is None
     assert run(each, "window").data["length"] == 12
+
+
+def test_window_runs_by_the_weights_as_they_are_now(session: Session, say: Callable[[str], View]) -> None:
+    session.model.output.bias.array[0] = 5.0  # behind everybody's back
+    data = say("window").data
+    fresh = Session(session.model, session.vocabulary, session.symbols, length=20)
+    np.testing.assert_array_equal(data["losses"], fresh.recording.losses)
+
+
+def test_the_map_of_the_losses_is_from_the_least_to_the_greatest(
+    session: Session, say: Callable[[str], View]
+) -> None:
+    view = say("window")
+    losses = view.data["losses"]
+    assert f". {losses.min():.3g} to @ {losses.max():.3g}" in view.text()
+    [row] = [line for line in view.text().splitlines() if line.startswith("loss |")]
+    cells = row.partition("|")[2]
+    assert cells[losses.argmin()] == "." and cells[losses.argmax()] == "@"
+    session.model.output.bias.array[:] = np.nan
+    assert "!" * 20 in say("window").text()
 
 
 @pytest.mark.parametrize(
@@ -129,6 +147,56 @@ def test_no_such_tensor(session: Session, expression: str, word: str) -> None:
         run(session, f"focus {expression}")
     assert word in str(caught.value) and "\n" not in str(caught.value)
     assert session.at_window
+
+
+def test_what_runs_the_window_again_says_that_the_focus_was_elsewhere(pupil: Session) -> None:
+    x = pupil.namespace["x"] = tg.tensor([1.0, -2.0], requires_grad=True)
+    for line in ("window", "window --at 3", "train 1", "what-if --keep f=1", "what-if --clear"):
+        assert "back at the window" not in run(pupil, line).text(200)
+        pupil.namespace["y"] = (x * x).sum()
+        run(pupil, "what-if --keep f=1") if line == "what-if --clear" else None
+        run(pupil, "focus y")
+        assert "back at the window; it was on y" in run(pupil, line).text(200), line
+        run(pupil, "focus (x * 3).sum()")
+        run(pupil, "what-if f=1")  # a trial leaves the focus where it is
+        assert not pupil.at_window
+        assert "it was on (x * 3).sum(), as it was then" in run(pupil, "window").text(200)
+
+
+def test_a_focus_that_fails_says_where_one_still_is(session: Session) -> None:
+    x = session.namespace["x"] = tg.tensor([1.0, -2.0], requires_grad=True)
+    session.namespace["y"] = x * x
+    run(session, "focus y")
+    tape = session.focus
+    with pytest.raises(UsageError, match=r"NameError.*; still at y$"):
+        run(session, "focus z")
+    session.namespace["y"] = x * 2
+    for expression in ("z", "x.detach()", "5"):
+        with pytest.raises(UsageError, match=r"; still at y, as it was then$"):
+            run(session, f"focus {expression}")
+    y = session.namespace["y"]
+    y.sum().backward()
+    with pytest.raises(UsageError, match=r"freed.*; still at y, as it was then$"):
+        run(session, "focus y")
+    assert session.focus is tape
+    run(session, "focus")
+    with pytest.raises(UsageError, match=r"; still at the window$"):
+        run(session, "focus z")
+
+
+def test_the_line_of_a_focus_is_its_expression(session: Session) -> None:
+    session.namespace["x"] = tg.tensor([1.0, -2.0], requires_grad=True)
+    run(session, "focus (x * x).sum()")
+    run(session, "restart")
+    with pytest.raises(UsageError):
+        run(session, "focus y")
+    assert "<focus>:1  (x * x).sum()" in run(session, "step").text()
+
+
+def test_the_window_tells_of_what_is_kept(session: Session, say: Callable[[str], View]) -> None:
+    assert "what-if" not in say("window").text(200)
+    say("what-if --keep cut 4, f=1")
+    assert "2 of `what-if --keep` stay" in say("window").text(200)
 
 
 # --- train ----------------------------------------------------------------------------------------
@@ -233,6 +301,13 @@ def test_a_training_that_diverges_says_so(pupil: Session) -> None:
     pupil.record()
     view = run(pupil, "train 5")
     assert view.data["losses"] == [] and "at step 1; the weights are those before it" in view.data["ended"]
+    assert "`why nan`" in view.data["ended"] and "--lr" not in view.data["ended"]
+
+
+def test_after_good_steps_a_smaller_rate_may_help(pupil: Session) -> None:
+    view = run(pupil, "train 50 --lr 1e30")
+    assert view.data["losses"] and "a smaller --lr may help" in view.data["ended"]
+    assert "`why nan`" not in view.data["ended"]
 
 
 def test_a_loaded_model_learns_by_its_own_settings() -> None:

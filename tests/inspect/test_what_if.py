@@ -10,6 +10,7 @@ import pytest
 
 from tinygrad_rnn.errors import UsageError
 from tinygrad_rnn.inspect import Session, View, address, run
+from tinygrad_rnn.inspect.command import completions
 from tinygrad_rnn.inspect.recording import GATES, STATES
 from tinygrad_rnn.models import detach_state
 
@@ -305,6 +306,32 @@ def test_what_makes_no_sense(session: Session, line: str, word: str) -> None:
         run(session, f"what-if {line}")
     assert word in str(caught.value) and "\n" not in str(caught.value)
     assert (session.changes, session.cuts) == ([], [])
+
+
+def test_a_tiny_gradient_is_not_zero() -> None:
+    session = Session.small()  # float32, the squares of which end at 1e-45
+    for change in ("dh[30..49]*1e-6, dc[30..49]*1e-6", "dh*1e-15, dc*1e-15"):
+        data = run(session, f"what-if {change}").data
+        after = session.run(*_parsed(session, change))
+        for name, parameter in session.model.named_parameters():
+            gradient = after.tape.gradients[parameter.node].astype(float)  # type: ignore[index]
+            assert data["weights"][1][name] == pytest.approx(np.sqrt((gradient**2).sum()), rel=1e-9)
+        for name, row in data["flow"][1].items():
+            rows = after.gradients(name[0], int(name[-1])).astype(float)
+            np.testing.assert_allclose(row, np.sqrt((rows**2).sum(axis=1)), rtol=1e-9)
+    assert 0 < data["weights"][1]["rnn.weight_hh_l0"] < 1e-20
+
+
+def test_words_for_the_tab_key(each: Session) -> None:
+    words = completions(each, "what-if ")
+    letters = STATES[each.model.kind] + GATES[each.model.kind]
+    assert {"--keep", "--clear", "cut", *(f"{x}=1" for x in letters), *(f"d{x}*0" for x in letters)} == {
+        *words
+    }
+    assert completions(each, "what-if --k") == ["--keep"] and completions(each, "what-if h=1, dh") == ["dh*0"]
+    for word in words:
+        if not word.startswith("--"):
+            run(each, f"what-if {word}{' 3' * (word == 'cut')}")
 
 
 def test_a_gate_held_open(session: Session, golden: Callable[[View], None]) -> None:

@@ -18,6 +18,7 @@ from . import address
 from .command import command, option
 from .operands import Operand, Values, called
 from .session import Session
+from .tape import require_saved
 from .view import Block, Facts, Table, Text, View
 
 EPS, RTOL, ATOL = 1e-6, 1e-5, 1e-6  # as of gradcheck
@@ -99,6 +100,7 @@ def check_node(values: Values, node: Node) -> Check:
     op = node.op
     if op is None:
         return Check(node, [], "it is a leaf: no op made it, so there is no derivative to check", "no check")
+    require_saved(node)
     operands = values.operands(node)
     if problem := _problem(node, operands):
         return Check(node, [], problem, "no check")

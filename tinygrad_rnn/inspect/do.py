@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import linecache
 import math
 import signal
 import threading
@@ -22,6 +23,7 @@ from ..errors import StorageError, TinygradError, UsageError
 from ..models import files
 from ..text import sample as write
 from ..text.sampling import opening
+from .address import label
 from .command import command, option
 from .session import Session
 from .tape import Tape
@@ -30,6 +32,7 @@ from .view import Block, Chart, Facts, Heat, Line, Span, View, number, shown_cha
 GROUP = "Do"
 STREAMS, LR = 16, 3e-3  # of a model that nobody has trained before
 TEMPERATURE = 0.8  # as of `trnn sample`
+FILE = "<focus>"  # where the nodes of an expression are said to be made
 
 
 # --- what is looked at ----------------------------------------------------------------------------
@@ -49,18 +52,18 @@ def window(session: Session, arguments: argparse.Namespace) -> View:
     that did come, in nats. It comes to the window with the state that the text before has left, but no
     gradient goes back to there. The map is the loss at each character: guessing costs log(number of symbols).
 
-        window                          where one is
+        window                          where one is, run again by the weights as they are now
         window --at 1000 --length 80    80 characters from the 1000th on (the first is 0)
         window --truncate 10            truncated back-propagation: the state is cut off every 10 steps
     """
-    if (arguments.at, arguments.length, arguments.truncate) != (None, None, None):
-        session.show(
-            session.position if arguments.at is None else arguments.at,
-            session.length if arguments.length is None else arguments.length,
-            session.truncate if arguments.truncate is None else arguments.truncate or None,
-        )
-    recording = session.recording
+    left = left_focus(session)
+    recording = session.show(
+        session.position if arguments.at is None else arguments.at,
+        session.length if arguments.length is None else arguments.length,
+        session.truncate if arguments.truncate is None else arguments.truncate or None,
+    )
     losses, guessing = recording.losses, math.log(len(session.vocabulary))
+    low, high = _ends(losses)
     end = session.position + session.length
     facts = [
         ("model", f"{session.name}, {session.model.num_parameters():,} parameters"),
@@ -68,15 +71,14 @@ def window(session: Session, arguments: argparse.Namespace) -> View:
         ("state", "zeros" if recording.state is None else "as the text before has left it"),
         ("loss", f"{number(float(losses.mean()))} nats; guessing costs {number(guessing)}"),
         ("gradient", _cut(session)),
+        *left,
     ]
-    if session.changes:
-        facts.append(
-            ("changed", f"{len(session.changes)} of `what-if --keep` stay; `what-if --clear` ends them")
-        )
+    if kept := len(session.changes) + len(session.cuts):
+        facts.append(("changed", f"{kept} of `what-if --keep` stay; `what-if --clear` ends them"))
     return View(
         f"window: {session.length} characters from {session.position:,} on",
         [
-            Heat({"loss": losses}, session.text, scale="unit", high=_top(losses), cuts=recording.cuts[1:]),
+            Heat({"loss": losses}, session.text, scale="unit", low=low, high=high, cuts=recording.cuts[1:]),
             Facts(facts),
         ],
         {
@@ -101,9 +103,27 @@ def _cut(session: Session) -> str:
     return f"is cut off before step {places}"
 
 
-def _top(losses: np.ndarray) -> float | None:
+def _ends(losses: np.ndarray) -> tuple[float, float]:
+    """Of the scale: the least and the greatest finite loss. On a scale from 0 all those of a model that has
+    learnt nothing would look alike."""
     finite = losses[np.isfinite(losses)]
-    return float(finite.max()) if finite.size else None
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+
+
+def left_focus(session: Session) -> list[tuple[str, str]]:
+    """A fact for what is about to look at the window again, unless it is the window that is looked at."""
+    if session.at_window:
+        return []
+    return [("focus", f"back at the window; it was on {_looked_at(session)}")]
+
+
+def _looked_at(session: Session) -> str:
+    if session.at_window:
+        return "the window"
+    name = label(session, session.focus.nodes[-1])
+    if name.startswith("#") and "focus" in session.memory:  # nothing is called so, or no longer
+        return f"{session.memory['focus']}, as it was then"
+    return name
 
 
 @command(GROUP, "focus", rest="[EXPRESSION]")
@@ -123,12 +143,14 @@ def focus(session: Session, arguments: argparse.Namespace) -> View:
         loss = session.recording.loss.item()
         facts = [("root", f"loss = {number(loss)}, of the window"), *_size(tape)]
         return View("focus: the window", [Facts(facts)], {"root": "loss", "nodes": len(tape.nodes)})
-    root = _evaluated(session, expression)
-    if root.node is None:
-        raise UsageError(
-            f"focus: {expression} needs no gradient: nothing that it was computed from has requires_grad=True"
-        )
-    tape = session.look_at(root)
+    try:
+        root = _evaluated(session, expression)
+        tape = session.look_at(root)
+    except TinygradError as error:
+        raise UsageError(f"{error}; still at {_looked_at(session)}") from None
+    session.memory["focus"] = expression
+    # So that a view can show the line that a node was made on.
+    linecache.cache[FILE] = (len(expression), None, [f"{expression}\n"], FILE)
     if root.size == 1:
         upstream, shown = "1", f" = {number(float(root.item()))}"
     else:
@@ -145,7 +167,7 @@ def focus(session: Session, arguments: argparse.Namespace) -> View:
 def _evaluated(session: Session, expression: str) -> Tensor:
     try:
         with annotate(session.observer):
-            value = eval(expression, session.namespace)
+            value = eval(compile(expression, FILE, "eval"), session.namespace)
     except TinygradError:
         raise
     except Exception as error:
@@ -153,6 +175,10 @@ def _evaluated(session: Session, expression: str) -> Tensor:
     if not isinstance(value, Tensor):
         raise UsageError(
             f"focus: {expression} gives no tensor but {type(value).__name__}; say one such as (x * w).sum()"
+        )
+    if value.node is None:
+        raise UsageError(
+            f"focus: {expression} needs no gradient: nothing that it was computed from has requires_grad=True"
         )
     return value
 
@@ -191,7 +217,7 @@ def train(session: Session, arguments: argparse.Namespace) -> View:
         raise UsageError(f"train: say 1 step or more, not {steps}")
     if lr is not None and not (math.isfinite(lr) and lr > 0):
         raise UsageError(f"train: the learning rate is a positive number, not {lr:g}")
-    begins = session.trainer is None
+    begins, left = session.trainer is None, left_focus(session)
     trainer = session.trainer = session.trainer or _trainer(session)
     if lr is not None:
         trainer.config = replace(trainer.config, lr=lr)
@@ -212,9 +238,8 @@ def train(session: Session, arguments: argparse.Namespace) -> View:
     except KeyboardInterrupt:
         ended = f"interrupted after {len(losses):,} of {steps:,} steps; what was learnt stays"
     except DivergenceError as error:
-        ended = (
-            f"{error} at step {len(losses) + 1:,}; the weights are those before it. A smaller --lr may help"
-        )
+        advice = "a smaller --lr may help" if losses else "`why nan` looks for where that begins"
+        ended = f"{error} at step {len(losses) + 1:,}; the weights are those before it; {advice}"
     finally:
         with _finished_first():
             session.model.load_state_dict(trainer.model.state_dict())
@@ -228,6 +253,7 @@ def train(session: Session, arguments: argparse.Namespace) -> View:
     ]
     if ended:
         facts.append(("ended", ended))
+    facts += left
     blocks: list[Block] = [Chart({"loss": losses})] if losses else []
     return View(
         f"train: {len(losses):,} step{'s' * (len(losses) != 1)}",

@@ -10,7 +10,8 @@
     ---                                              here a part ends
 
 While a lesson is given the session is the lesson's, so that its model can be looked at between the parts.
-When it ends everything is as it was before.
+Before each part all that it builds on is put back as the part before has left it, whatever was changed in
+between; a part that fails leaves nothing behind. When the lesson ends everything is as it was before.
 """
 
 from __future__ import annotations
@@ -18,13 +19,18 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import linecache
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
+
 from ..engine.annotate import annotate
-from ..engine.tensor import no_grad
+from ..engine.node import Node
+from ..engine.tensor import Tensor, no_grad
 from ..errors import TinygradError, UsageError
 from .command import command, option, run
 from .session import Session
@@ -60,15 +66,43 @@ class Lesson:
     parts: list[list[Piece]]
 
 
+@dataclass(frozen=True)
+class Point:
+    """What the next part builds on.
+
+    session    what is looked at
+    weights    of its model
+    names      that the lesson has given
+    gradients  of the tensors among them
+    saved      node, inputs, out, residuals: what the graph that is looked at keeps until backward() frees it
+    """
+
+    session: Session
+    weights: dict[str, np.ndarray]
+    names: dict[str, Any]
+    gradients: dict[str, Tensor | None]
+    saved: list[tuple[Node, Any, Any, Any]]
+
+
 @dataclass
 class Given:
-    """A lesson that is being given. part: how many were shown. before: the session as it was, names: what the
-    names that the lesson gave stood for."""
+    """A lesson that is being given.
+
+    part    how many were shown
+    before  the session as it was before the lesson
+    theirs  what the names that the lesson gave stand for at the prompt without it
+    names   what the lesson gave them
+    point   where the next part begins
+    lines   of the Python that was run
+    """
 
     lesson: Lesson
     before: Session
     part: int = 0
+    theirs: dict[str, Any] = field(default_factory=dict)
     names: dict[str, Any] = field(default_factory=dict)
+    point: Point | None = None
+    lines: list[str] = field(default_factory=list)
 
 
 def _words(session: Session) -> list[str]:
@@ -91,7 +125,8 @@ def lesson(session: Session, arguments: argparse.Namespace) -> View:
     """Guided tours: short lessons on gradients in recurrent networks, made of these very commands.
 
     A lesson comes in parts. Between them you may look around: the session is the lesson's, with a small model
-    of its own, until it ends. Then everything is as it was before, your names and your model too.
+    of its own, until it ends. What you change there holds until the next part, which goes on from where the
+    lesson was. At the end everything is as it was before, your names and your model too.
 
         lesson             the lessons there are; or the next part, while one is given
         lesson 2           begin with the second
@@ -102,7 +137,7 @@ def lesson(session: Session, arguments: argparse.Namespace) -> View:
     which, given = arguments.which, session.lesson
     if which is None:
         which = "next" if given is not None else "list"
-    if arguments.whole and not which.isdigit():
+    if arguments.whole and not which.isdecimal():
         raise UsageError("lesson: say which: --all stands behind a number, as in lesson 2 --all")
     if which == "list":
         return _contents()
@@ -142,7 +177,7 @@ def _contents() -> View:
 
 def _find(which: str) -> Lesson:
     known = lessons()
-    if not which.isdigit() or not 1 <= int(which) <= len(known):
+    if not which.isdecimal() or not 1 <= int(which) <= len(known):
         raise UsageError(f"lesson: there is no {which!r}; say 1 to {len(known)}, next or end")
     return known[int(which) - 1]
 
@@ -166,6 +201,7 @@ def begin(session: Session, chosen: Lesson) -> None:
     session.become(own)
     session.lesson = Given(chosen, before)
     _name(session, {"session": session, "model": session.model})
+    session.lesson.point = _point(session)
 
 
 def end(session: Session) -> None:
@@ -173,21 +209,92 @@ def end(session: Session) -> None:
     given: Given = session.lesson
     session.become(given.before)
     session.lesson = None
-    for name, value in given.names.items():
-        if value is _NOTHING:
-            session.namespace.pop(name, None)
-        else:
-            session.namespace[name] = value
+    _give_back(session, given, given.names)
 
 
 def _name(session: Session, values: dict[str, Any]) -> None:
     """Give names at the prompt, and note what they stood for."""
+    given: Given = session.lesson
     for name, value in values.items():
-        session.lesson.names.setdefault(name, session.namespace.get(name, _NOTHING))
-        session.namespace[name] = value
+        given.theirs.setdefault(name, session.namespace.get(name, _NOTHING))
+        given.names[name] = session.namespace[name] = value
+
+
+def _give_back(session: Session, given: Given, names: Iterable[str]) -> None:
+    """Let names stand for what they do without the lesson, except those that the user has given anew."""
+    for name in names:
+        now, before = session.namespace.get(name, _NOTHING), given.theirs[name]
+        if now is not _NOTHING and now is not given.names[name]:
+            continue
+        if before is _NOTHING:
+            session.namespace.pop(name, None)
+        else:
+            session.namespace[name] = before
+
+
+def _point(session: Session) -> Point:
+    """How things are now."""
+    kept, names = copy.copy(session), dict(session.lesson.names)
+    kept.changes, kept.cuts = [*session.changes], [*session.cuts]
+    tensors = {name: value for name, value in names.items() if isinstance(value, Tensor)}
+    gradients = {name: x.grad for name, x in tensors.items() if x.requires_grad and x.is_leaf}
+    nodes = [] if session.at_window else session.focus.nodes
+    saved = [(node, node.inputs, node.out, node.residuals) for node in nodes]
+    return Point(kept, session.model.state_dict(), names, gradients, saved)
+
+
+def _put_back(session: Session) -> None:
+    """Make everything as it was when the last part had ended. What the user calls by a name of the lesson
+    comes back at its end."""
+    given: Given = session.lesson
+    point = given.point
+    assert point is not None
+    kept, memory = point.session, session.memory
+    session.become(kept)
+    session.memory = memory  # the user's breakpoints, say
+    session.changes, session.cuts = [*kept.changes], [*kept.cuts]
+    session.model.load_state_dict(point.weights)
+    session.record()
+    if not kept.at_window:
+        session._focus = kept.focus
+    for node, *held in point.saved:
+        node.inputs, node.out, node.residuals = held
+    for name, value in given.names.items():
+        now = session.namespace.get(name, _NOTHING)
+        if now is not _NOTHING and now is not value:
+            given.theirs[name] = now
+    begun = given.names.keys() - point.names.keys()  # by a part that failed
+    _give_back(session, given, begun)
+    for name in begun:
+        del given.theirs[name]
+    given.names = dict(point.names)
+    session.namespace |= given.names
+    for name, gradient in point.gradients.items():
+        given.names[name].grad = gradient
 
 
 def _part(session: Session) -> tuple[list[Block], list[dict[str, Any]]]:
+    """The next part, as _pieces() has it, all or nothing."""
+    given: Given = session.lesson
+    _put_back(session)
+    ran = len(given.lines)
+    try:
+        seen = _pieces(session)
+    except BaseException as error:
+        _put_back(session)
+        del given.lines[ran:]
+        if isinstance(error, TinygradError):
+            raise UsageError(
+                f"lesson {given.lesson.number}: {error}; nothing of this part was kept: "
+                "`lesson next` tries it again, `lesson end` leaves the lesson"
+            ) from None
+        raise
+    given.part += 1
+    given.point = _point(session)
+    return seen
+
+
+def _pieces(session: Session) -> tuple[list[Block], list[dict[str, Any]]]:
     """The next part: what is seen of it, and the same as plain data."""
     given: Given = session.lesson
     blocks: list[Block] = []
@@ -213,7 +320,6 @@ def _part(session: Session) -> tuple[list[Block], list[dict[str, Any]]]:
             if result is not None:
                 blocks += map(Text, repr(result).split("\n"))
             shown.append({"python": piece.text, "result": None if result is None else repr(result)})
-    given.part += 1
     return blocks, shown
 
 
@@ -248,27 +354,32 @@ def _prompted(code: str) -> list[Line]:
 
 def _python(session: Session, code: str) -> Any:
     """Run it as a prompt does: what its last expression is, None for a statement."""
-    number = session.lesson.lesson.number
+    given: Given = session.lesson
+    file = f"<lesson {given.lesson.number}>"
     tree = ast.parse(code)
+    ast.increment_lineno(tree, len(given.lines))
+    given.lines += code.split("\n")
+    # So that a view can show the line that a node was made on.
+    linecache.cache[file] = (0, None, [f"{line}\n" for line in given.lines], file)
     last = tree.body[-1]
     before = dict(session.namespace)
     try:
         with annotate(session.observer):
             if not isinstance(last, ast.Expr):
-                exec(compile(tree, f"<lesson {number}>", "exec"), session.namespace)
+                exec(compile(tree, file, "exec"), session.namespace)
                 return None
-            exec(compile(ast.Module(tree.body[:-1], []), f"<lesson {number}>", "exec"), session.namespace)
-            return eval(compile(ast.Expression(last.value), f"<lesson {number}>", "eval"), session.namespace)
+            exec(compile(ast.Module(tree.body[:-1], []), file, "exec"), session.namespace)
+            return eval(compile(ast.Expression(last.value), file, "eval"), session.namespace)
     except TinygradError:
         raise
     except Exception as error:
-        raise UsageError(
-            f"lesson {number}: {code.splitlines()[0]}: {type(error).__name__}: {error}"
-        ) from None
+        said = " ".join(str(error).split())
+        raise UsageError(f"{code.splitlines()[0]}: {type(error).__name__}: {said}") from None
     finally:
         for name, value in [*session.namespace.items()]:
             if name not in before or before[name] is not value:
-                session.lesson.names.setdefault(name, before.get(name, _NOTHING))
+                given.theirs.setdefault(name, before.get(name, _NOTHING))
+                given.names[name] = value
 
 
 # --- reading them ---------------------------------------------------------------------------------

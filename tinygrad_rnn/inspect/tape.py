@@ -15,7 +15,7 @@ import numpy as np
 from ..engine.node import Node
 from ..engine.tensor import Tensor
 from ..engine.walk import Walk
-from ..errors import GraphError
+from ..errors import GraphError, UsageError
 
 
 class Contribution(NamedTuple):
@@ -66,27 +66,26 @@ class Tape:
                 if parent is not None:
                     self.users.setdefault(parent, []).append((node, number))
         self._values = values
+        # Now, while it is there: backward() frees what nodes have saved.
+        self._of_leaves = {node: self._saved(node) for node in self.nodes if node.op is None}
         listening = [node.listeners for node in self.nodes if node.listeners is not None]
         retained = [dict(listeners.retained) for listeners in listening]
-        walk = self.walk()
+        leaves = [Tensor(None, node, 0, node.backend) for node in self.nodes if node.op is None]
+        walk = Walk([(root, upstream)], leaves, retain_graph=True, contributed=self._contributed)
         while (arrived := walk.peek()) is not None:
             node, cotangent = arrived
             self.order.append(node)
-            self.gradients[node] = on_host(node, cotangent)
+            self.gradients[node] = _kept(node, cotangent)
             walk.step()
         for listeners, before in zip(listening, retained, strict=True):
             listeners.retained.update(before)  # looking adds nothing to what retain_grad() keeps
 
-    def walk(self) -> Walk:
-        """A new backward pass over the same graph, not yet begun. It leaves every `.grad` as it is."""
-        leaves = [Tensor(None, node, 0, node.backend) for node in self.nodes if node.op is None]
-        return Walk([(self.root, self.upstream)], leaves, retain_graph=True, contributed=self._contributed)
-
     def _contributed(self, node: Node, number: int, gradient: Any) -> None:
         parent = node.parents[number]
-        found = self.contributions.setdefault(parent, [])
-        if not any(known.node is node and known.number == number for known in found):  # a second walk
-            found.append(Contribution(node, number, on_host(parent, gradient)))
+        # Only what an op gives away may be added to later on.
+        gives_away = node.op is not None and node.op.gives_away
+        gradient = on_host(parent, gradient) if gives_away else _kept(parent, gradient)
+        self.contributions.setdefault(parent, []).append(Contribution(node, number, gradient))
 
     @cached_property
     def steps(self) -> dict[Node, int]:
@@ -110,18 +109,32 @@ class Tape:
         kept = self._values.get(node)
         if kept is None:
             kept = node.out
-        if kept is None and node.outputs is None:
+        if kept is None:
+            kept = self._of_leaves.get(node) if node.op is None else self._saved(node)
+        return None if kept is None else on_host(node, kept)
+
+    def _saved(self, node: Node) -> Any:
+        """What a user of the node saved of it for its own VJP; None if none did."""
+        if node.outputs is None:
             for user, number in self.users.get(node, ()):
                 saved = user.inputs[number] if user.op is not None and user.inputs is not None else None
                 if isinstance(saved, node.backend.array_type):
-                    kept = saved
-                    break
-        return None if kept is None else on_host(node, kept)
+                    return saved
+        return None
 
     def saved_bytes(self, node: Node) -> int:
         """What this node alone keeps for its VJP, in bytes; arrays that others hold as well count too."""
         kept = [*(node.inputs or ()), *(node.out if isinstance(node.out, tuple) else (node.out,))]
         return sum(int(array.nbytes) for array in kept if isinstance(array, node.backend.array_type))
+
+
+def require_saved(node: Node) -> None:
+    """UsageError for a node whose operands backward() has given back since the tape was made."""
+    if node.op is not None and node.inputs is None:
+        raise UsageError(
+            "backward() has freed this graph: compute it again and `focus` on it, or use "
+            "backward(retain_graph=True); `window` runs the window again"
+        )
 
 
 def behind(root: Node) -> list[Node]:
@@ -134,6 +147,13 @@ def behind(root: Node) -> list[Node]:
             seen.add(node)
             stack.extend(parent for parent in node.parents if parent is not None)
     return sorted(seen, key=lambda node: node.seq)
+
+
+def _kept(node: Node, value: Any) -> Any:
+    """In host memory; no copy where it is there already: the gradients of weights are large."""
+    if isinstance(value, list):
+        return [None if one is None else _kept(node, one) for one in value]
+    return value if node.backend.array_type is np.ndarray else on_host(node, value)
 
 
 def on_host(node: Node, value: Any) -> Any:

@@ -14,7 +14,7 @@ from .address import label
 from .jacobian import extent
 from .operands import Values, input_names, norm, shape_text
 from .session import Session
-from .tape import Tape
+from .tape import Tape, require_saved
 from .view import number as shown
 
 FEW = 8  # elements that are shown one by one
@@ -43,6 +43,9 @@ class Visit:
 
     session: Session
     node: Node
+
+    def __post_init__(self) -> None:
+        require_saved(self.node)
 
     @property
     def tape(self) -> Tape:

@@ -11,9 +11,11 @@ import numpy as np
 
 from ..errors import UsageError
 from . import address
-from .command import command
+from .command import command, option
+from .do import left_focus
 from .flow import decay, state_norms
-from .recording import LETTERS, Change, Recording
+from .operands import norm
+from .recording import GATES, LETTERS, STATES, Change, Recording
 from .session import Session
 from .view import Block, Facts, Heat, Table, Text, View, number, shown_character
 
@@ -27,7 +29,18 @@ _CUT = re.compile(r"cut\s+(?P<step>-?\d+)")
 SYNTAX = "f=1, f_l0[10]=0, c[10..20].3=0.5, dc*0, dh[20]*0.1 or cut 20"
 
 
-@command("Do", "what-if f[10..20]=1", rest="[--keep] CHANGE, CHANGE ... | --clear")
+def _words(session: Session) -> list[str]:
+    """One of each kind of change to each letter; steps, layers and units are added by hand."""
+    letters = STATES[session.model.kind] + GATES[session.model.kind]
+    return ["--keep", "--clear", *(f"{x}=1" for x in letters), *(f"d{x}*0" for x in letters), "cut"]
+
+
+@command(
+    "Do",
+    "what-if f[10..20]=1",
+    option("change", complete=_words),
+    rest="[--keep] CHANGE, CHANGE ... | --clear",
+)
 def what_if(session: Session, arguments: argparse.Namespace) -> View:
     """What if this gate were open, this gradient smaller, the past cut off? The window before and after.
 
@@ -54,25 +67,25 @@ def what_if(session: Session, arguments: argparse.Namespace) -> View:
         raise UsageError("what-if: say changes such as f=1, --keep f=1 to let them stay, or --clear alone")
     keep = bool(options)
     changes, cuts = parse(session, " ".join(word for word in words if word not in options))
-    before = session.recording
+    before, left = session.recording, left_focus(session) if keep else []
     if keep:
         session.changes += changes
         session.cuts += cuts
         after = session.record()
     else:
         after = session.run(changes, cuts)
-    return _compared(session, before, after, changes, cuts, keep, arguments.rest)
+    return _compared(session, before, after, changes, cuts, keep, left, arguments.rest)
 
 
 def _cleared(session: Session) -> View:
     count = len(session.changes) + len(session.cuts)
-    before = session.recording.loss.item()
+    before, left = session.recording.loss.item(), left_focus(session) if count else []
     session.changes.clear()
     session.cuts.clear()
     after = session.record().loss.item() if count else before
     return View(
         f"what-if: {count} change{'s' * (count != 1)} taken back",
-        [Facts([("loss", f"{number(before)} -> {number(after)}")])],
+        [Facts([("loss", f"{number(before)} -> {number(after)}"), *left])],
         {"removed": count, "before": before, "after": after},
     )
 
@@ -110,12 +123,12 @@ def _change(session: Session, match: re.Match[str], kind: str) -> Change:
     steps = None
     if match["first"] is not None:
         first, last = int(match["first"]), int(match["last"] or match["first"])
-        (_, first), (_, last) = (address.layer_and_step(session, letter, layer, t) for t in (first, last))
+        (_, first), (_, last) = (address.layer_and_step(session, layer, t) for t in (first, last))
         if first > last:
             raise UsageError(f"what-if: the steps of {match[0]} end before they begin")
         steps = range(first, last + 1)
     elif layer is not None:
-        address.layer_and_step(session, letter, layer, None)
+        address.layer_and_step(session, layer, None)
     unit = None if match["unit"] is None else int(match["unit"])
     units = session.model.rnn.hidden_size
     if unit is not None and unit >= units:
@@ -156,6 +169,7 @@ def _compared(
     changes: Sequence[Change],
     cuts: Sequence[int],
     keep: bool,
+    left: Sequence[tuple[str, str]],
     given: str,
 ) -> View:
     difference = after.losses - before.losses
@@ -181,6 +195,7 @@ def _compared(
                 ),
                 ("loss", f"{number(before.loss.item())} -> {number(after.loss.item())} nats, the mean"),
                 ("stays", "until `what-if --clear`" if keep else "no: this was a trial; --keep lets it stay"),
+                *left,
             ]
         ),
     ]
@@ -256,7 +271,7 @@ def _weights(recording: Recording) -> dict[str, float]:
     """The norm of the gradient in each parameter; 0 where none arrives."""
     found = recording.tape.gradients
     return {
-        name: float(np.linalg.norm(found[p.node])) if p.node in found else 0.0
+        name: norm(found[p.node]) if p.node in found else 0.0
         for name, p in recording.model.named_parameters()
         if p.node is not None
     }

@@ -13,7 +13,7 @@ from ..engine.node import Node
 from ..errors import UsageError
 from . import address
 from .operands import Values, called, cut_after, norm, parts
-from .tape import Contribution, Tape
+from .tape import Contribution, Tape, require_saved
 from .view import Block, Facts, Table, Text, View, number
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def why_zero(session: Session, name: str) -> View:
     size = 0.0 if gradient is None else norm(gradient)
     if not math.isfinite(size):
         raise UsageError(f"the gradient in {name} is not zero but not finite; `why nan` says why")
+    require_saved(tape.nodes[-1])
     values = Values(session)
     edges = stream(session, values, node) if size else stops(session, values, node)
     data = {
