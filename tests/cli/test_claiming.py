@@ -12,14 +12,16 @@ WORDS = "help flow step next break continue cd ls hist load save what-if gates".
 
 
 @pytest.fixture(autouse=True)
-def words(monkeypatch):
+def words():
     """These and no others are commands; the arguments of `quiz` and `focus` are expressions."""
-    for name in list(COMMANDS):
-        monkeypatch.delitem(COMMANDS, name)
-    for name in WORDS:
-        monkeypatch.setitem(COMMANDS, name, Command(name, "Do", name, (), lambda *_: None))
+    before = dict(COMMANDS)  # put back in this order
+    COMMANDS.clear()
+    COMMANDS.update({name: Command(name, "Do", name, (), lambda *_: None) for name in WORDS})
     for name in ("quiz", "focus"):
-        monkeypatch.setitem(COMMANDS, name, Command(name, "Do", name, (), lambda *_: None, "EXPRESSION"))
+        COMMANDS[name] = Command(name, "Do", name, (), lambda *_: None, "EXPRESSION")
+    yield
+    COMMANDS.clear()
+    COMMANDS.update(before)
 
 
 @pytest.mark.parametrize(
