@@ -223,3 +223,31 @@ def test_a_graph_that_backward_has_freed(session):  # type: ignore[no-untyped-de
         run(session, "step")
     run(session, "window")
     assert run(session, "step").text()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "params",
+        "hist weight_hh_l0 --grad",
+        "cd h[3]; ls",
+        "cd h[3]; up",
+        "break op tanh; watch norm(g); continue",
+        "step 5; back",
+        "next",
+        "quiz; hint; answer g",
+        "why none h[3]",
+        "sample 60 --seed 1",
+        "what-if cut 8",
+        "lesson",
+        "lesson 1",
+        "help",
+        "help flow",
+    ],
+    ids=lambda line: line.replace(" ", "_"),
+)
+def test_golden(line, session, golden):  # type: ignore[no-untyped-def]
+    """What is told of a line is the view of its last command."""
+    for part in split(line):
+        view = run(session, part)
+    golden(view)
