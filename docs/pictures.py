@@ -22,18 +22,10 @@ def main() -> None:
     if not RUN.exists():
         subprocess.run([Path(sys.executable).with_name("trnn"), *TRAIN], check=True)
     session = Session.load(RUN)
-    unit = run(session, "cells --find quote").data["order"][0]  # another machine may train another one
-    pictures = {
-        "flow": "flow --from 40",
-        "cells": "cells --find quote",
-        "gates": f"gates {unit}",
-        "compare": "compare rnn lstm gru",
-    }
-    for name, line in pictures.items():
+    for name, line in {"cells": "cells --find quote", "compare": "compare rnn lstm gru"}.items():
         file = HERE / f"{name}.svg"
-        file.write_text(
-            run(session, line).svg(WIDTH, f"trnn inspect tales-lstm -c '{line}'"), encoding="utf-8"
-        )
+        picture = run(session, line).svg(WIDTH, f"trnn inspect tales-lstm -c '{line}'")
+        file.write_text(picture, encoding="utf-8")
         print(file)
 
 

@@ -75,7 +75,7 @@ def test_what_hardly_differs_looks_alike():  # type: ignore[no-untyped-def]
 
 def test_a_wide_map_comes_in_bands_that_lose_no_column():  # type: ignore[no-untyped-def]
     text = "".join(chr(ord("a") + i % 26) for i in range(95))
-    lines = View("", [Heat({"r": np.arange(1.0, 96)}, text, legend=False)]).text(40).splitlines()
+    lines = View("", [Heat({"r": np.arange(1.0, 96)}, text)]).text(40).splitlines()
     assert "".join(line.strip() for line in lines if line.strip().isalpha()) == text
     assert "".join(line[3:-1] for line in lines if line.startswith("r")).count(".") < 95
     assert sum(len(line[3:-1]) for line in lines if line.startswith("r")) == 95

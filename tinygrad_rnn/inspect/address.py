@@ -20,7 +20,7 @@ from ..engine.node import Node
 from ..engine.tensor import Tensor
 from ..errors import UsageError
 from ..nn import Module
-from .recording import GATES, LETTERS, STATES, Place
+from .recording import GATES, STATES, Place, place_of
 from .tape import Tape
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def label(session: Session, node: Node) -> str:
     for name, value in named:
         if value.node is node:
             return name
-    place, there = place_of(node), _places(tape)
+    place, there = _place(node), _places(tape)
     if place is not None and len(there.nodes[place]) == 1:
         letter, layer, step = place
         return f"{letter}[{step}]" if there.layers == 1 else f"{letter}_l{layer}[{step}]"
@@ -114,12 +114,8 @@ def _own(session: Session) -> Iterator[tuple[str, Tensor]]:
             yield from ((f"{name}.{key}", parameter) for key, parameter in value.named_parameters())
 
 
-def place_of(node: Node) -> Place | None:
-    """Letter, layer and time step of a gate or a state; None of any other node."""
-    layer = (node.module or "").rpartition(".l")[2]
-    if node.name not in LETTERS or node.time_step is None or not layer.isdecimal():
-        return None
-    return LETTERS[node.name], int(layer), node.time_step
+def _place(node: Node) -> Place | None:
+    return place_of(node.name, node.module, node.time_step)
 
 
 class _Places(NamedTuple):
@@ -137,7 +133,7 @@ def _places(tape: Tape) -> _Places:
     if tape not in _OF_TAPES:
         found: dict[Place, list[Node]] = {}
         for node in tape.nodes:
-            place = place_of(node)
+            place = _place(node)
             if place is not None:
                 found.setdefault(place, []).append(node)
         _OF_TAPES[tape] = _Places(found, 1 + max((layer for _, layer, _ in found), default=0))

@@ -256,7 +256,7 @@ def _put_back(session: Session) -> None:
     session.model.load_state_dict(point.weights)
     session.record()
     if not kept.at_window:
-        session._focus = kept.focus
+        session.focus = kept.focus
     for node, *held in point.saved:
         node.inputs, node.out, node.residuals = held
     for name, value in given.names.items():

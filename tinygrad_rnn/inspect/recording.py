@@ -105,7 +105,7 @@ class Observer:
         self.values[node] = out
 
     def named(self, name: str, value: Any) -> Any:
-        place = current_place(name)
+        place = place_of(name, scope.module, scope.time_step)
         if place is not None:
             changes = [change for change in self.changes if change.concerns(*place)]
             computed = value
@@ -120,13 +120,12 @@ class Observer:
         return value
 
 
-def current_place(name: str) -> Place | None:
-    """Where in a recurrent stack a value of that name is being computed; None outside of one."""
-    path, step = scope.module or "", scope.time_step
-    layer = path.rpartition(".l")[2]
-    if name not in LETTERS or step is None or not layer.isdigit():
+def place_of(name: str | None, module: str | None, time_step: int | None) -> Place | None:
+    """Where in a recurrent stack a value of that name is computed; None for what is no gate and no state."""
+    layer = (module or "").rpartition(".l")[2]
+    if name not in LETTERS or time_step is None or not layer.isdecimal():
         return None
-    return LETTERS[name], int(layer), step
+    return LETTERS[name], int(layer), time_step
 
 
 class Recording:
@@ -159,14 +158,8 @@ class Recording:
         inner = range(truncate, self.length, truncate) if truncate else ()
         self.cuts = sorted({0, *inner, *(cut for cut in cuts if 0 < cut < self.length)})
         self._observer = Observer(changes)
-        parts = []
         with by_equations(), enable_grad(), annotate(self._observer, inside=True):
-            for start, end in zip(self.cuts, [*self.cuts[1:], self.length], strict=True):
-                with time_steps_from(start):
-                    logits, state = model(symbols[start:end, None], state)
-                state = detach_state(state)
-                parts.append(logits)
-            together = parts[0] if len(parts) == 1 else concatenate(parts, axis=0)
+            together = _read(model, symbols[:, None], state, self.cuts)
             self.loss = cross_entropy(together, tensor(targets[:, None], backend=together.backend))
         self._logits = together
         self.logits = on_host(together.node, together.array)[:, 0]  # type: ignore[arg-type]
@@ -240,6 +233,17 @@ class Recording:
         return [n for n in self.tape.nodes if n.op is not None and n.module == "embedding"]
 
 
+def _read(model: CharLM, symbols: np.ndarray, state: Any, cuts: Sequence[int]) -> Tensor:
+    """(T, B, V), the scores after each of (T, B) symbols; the state is cut off from its history at `cuts`."""
+    parts = []
+    for start, end in zip(cuts, [*cuts[1:], len(symbols)], strict=True):
+        with time_steps_from(start):
+            logits, state = model(symbols[start:end], state)
+        state = detach_state(state)
+        parts.append(logits)
+    return parts[0] if len(parts) == 1 else concatenate(parts, axis=0)
+
+
 @np.errstate(all="ignore")  # what is not finite is there to be looked at
 def triangle(recording: Recording, sources: Sequence[int] | np.ndarray, layer: int) -> dict[str, np.ndarray]:
     """letter -> (K, T, H): the gradient of the loss at each step of `sources` in the states of a layer.
@@ -248,18 +252,14 @@ def triangle(recording: Recording, sources: Sequence[int] | np.ndarray, layer: i
     """
     K, observer = len(sources), Observer(recording.changes)
     symbols = np.repeat(recording.symbols[:, None], K, axis=1)
-    state, parts = repeated(recording.state, np.zeros(K, int)), []
+    state = repeated(recording.state, np.zeros(K, int))
     with by_equations(), enable_grad(), annotate(observer):
-        for start, end in zip(recording.cuts, [*recording.cuts[1:], recording.length], strict=True):
-            with time_steps_from(start):
-                logits, state = recording.model(symbols[start:end], state)
-            state = detach_state(state)
-            parts.append(logits)
-        chosen = concatenate(parts, axis=0)[np.array(sources), np.arange(K)]
+        logits = _read(recording.model, symbols, state, recording.cuts)
+        chosen = logits[np.array(sources), np.arange(K)]
         targets = tensor(recording.targets[list(sources)], backend=chosen.backend)
         loss = cross_entropy(chosen, targets, reduction="sum")
     letters = STATES[recording.kind]
-    places = [(letter, t) for letter, t in product(letters, range(recording.length))]
+    places = [*product(letters, range(recording.length))]
     wanted = [observer.places[letter, layer, t] for letter, t in places]
     shape = (recording.length, K, recording.model.rnn.hidden_size)
     gradients = {letter: np.zeros(shape, recording.logits.dtype) for letter in letters}

@@ -37,7 +37,7 @@ class Session:
     corpus, config   what the model is, or was, trained on and how; None where nobody noted it
     recording   the window, run forward and backward
     focus       the tape that graph, cd, step and the like look at: the window's, or one of a tensor of the
-                user's; None before any was made
+                user's
     namespace   the names that a user gave to tensors; the prompt's own
     here        the node that one stands at, for cd, up and down; None: at the loss
     memory      what commands keep from one call to the next, by command: where the debugger stands, say. Of
@@ -46,6 +46,9 @@ class Session:
     lesson      the lesson that is being given, None between lessons
     progress    is called while something takes long: with steps done, of how many, and the loss
     """
+
+    recording: Recording
+    focus: Tape
 
     OF_THE_PROMPT = ("namespace", "observer", "progress", "lesson")  # and not of what it looks at
 
@@ -71,9 +74,10 @@ class Session:
         self.changes: list[Change] = []
         self.cuts: list[int] = []
         self.observer = Observer()  # of what the user computes at the prompt
-        self.position, self.length = 0, max(min(length, len(symbols) - 1, LONGEST), 1)
+        if not 1 <= length <= LONGEST:
+            raise UsageError(f"a window has 1 to {LONGEST:,} symbols, not {length:,}")
+        self.position, self.length = 0, min(length, len(symbols) - 1)
         self.truncate: int | None = None
-        self._focus: Tape | None = None
         self.model = model.eval()
         self.record()
 
@@ -130,7 +134,7 @@ class Session:
             if node is not None:
                 gradient = found.get(node)
                 parameter.grad = None if gradient is None else _tensor_like(parameter, gradient)
-        self._focus, self.here = self.recording.tape, None
+        self.focus, self.here = self.recording.tape, None
         self._begin_anew()
         return self.recording
 
@@ -159,11 +163,11 @@ class Session:
         assert made is not None
         if not any(writes.written_since(p.array, made.seq) for p in self.model.parameters()):
             return False
-        focus, here = self._focus, self.here
+        focus, here = self.focus, self.here
         own = self.at_window
         self.record()
         if not own:
-            self._focus, self.here = focus, here
+            self.focus, self.here = focus, here
         return True
 
     @np.errstate(all="ignore")  # what is not finite is there to be looked at
@@ -209,18 +213,12 @@ class Session:
 
     # --- the tape --------------------------------------------------------------------------------
 
-    @property
-    def focus(self) -> Tape:
-        if self._focus is None:
-            raise UsageError("there is no backward pass to look at yet; `focus` goes back to the window")
-        return self._focus
-
     def look_at(self, root: Tensor | None) -> Tape:
         """Make the graph behind a tensor of the user's the one that is looked at; None: the window's."""
-        self._focus = self.recording.tape if root is None else Tape(root, self.observer.values)
+        self.focus = self.recording.tape if root is None else Tape(root, self.observer.values)
         self.here = None
         self._begin_anew()
-        return self._focus
+        return self.focus
 
     def _begin_anew(self) -> None:
         """Another graph: of what commands keep, what is about the nodes of the last one goes."""
@@ -230,7 +228,7 @@ class Session:
     @property
     def at_window(self) -> bool:
         """Whether the window's tape is the one that is looked at."""
-        return self._focus is self.recording.tape
+        return self.focus is self.recording.tape
 
 
 def _tensor_like(parameter: Tensor, gradient: np.ndarray) -> Tensor:

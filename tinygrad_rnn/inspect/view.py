@@ -138,13 +138,11 @@ class Text:
 
     text: str
     style: str = ""
-    indent: int = 0
 
     def lines(self, width: int) -> Iterator[Line]:
-        room = max(width - self.indent, 10)
         for paragraph in self.text.split("\n"):
-            for line in wrapped(paragraph, room):
-                yield [Span(" " * self.indent + line, self.style)]
+            for line in wrapped(paragraph, max(width, 10)):
+                yield [Span(line, self.style)]
 
 
 @dataclass(frozen=True)
@@ -228,7 +226,6 @@ class Heat:
     first: int = 0
     paint: bool = False
     strict: bool = True
-    legend: bool = True
     glyphs: Mapping[str, str] = field(default_factory=dict)
     unit: str = "t"
 
@@ -262,8 +259,7 @@ class Heat:
                     *_joined(inside),
                     Span("|", "dim"),
                 ]
-        if self.legend:
-            yield from Text(self._legend(low, high), "dim").lines(width)
+        yield from Text(self._legend(low, high), "dim").lines(width)
 
     def _ends(self, values: np.ndarray) -> tuple[float, float]:
         if self.scale == "unit":
@@ -301,9 +297,10 @@ class Heat:
         marks = [" "] * len(columns)
         for place, t in enumerate(columns):
             number = str(t + self.first)
-            hidden = any(cut in range(t, t + len(number)) for cut in self.cuts)
-            if (t + self.first) % 10 == 0 and place + len(number) <= len(marks) and not hidden:
-                marks[place : place + len(number)] = number
+            begin = place + (t in self.cuts)  # behind the bar
+            hidden = any(cut in range(t + 1, t + len(number) + (t in self.cuts)) for cut in self.cuts)
+            if (t + self.first) % 10 == 0 and begin + len(number) <= len(marks) and not hidden:
+                marks[begin : begin + len(number)] = number
         for cut in self.cuts:
             if cut in columns:
                 marks[cut - columns.start] = "│"
@@ -324,10 +321,9 @@ class Heat:
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves: a line each of bars, with the first, the lowest, the highest and the last value."""
+    """Curves: a line each of bars from its lowest value to its highest, with the first and the last value."""
 
     series: Mapping[str, Sequence[float]]
-    log: bool = False
 
     def lines(self, width: int) -> Iterator[Line]:
         margin = max(map(cell_len, self.series), default=0) + GAP
@@ -346,8 +342,7 @@ class Chart:
             ]
 
     def _bars(self, values: np.ndarray, room: int) -> str:
-        scaled = np.log(np.maximum(np.abs(values), 1e-300)) if self.log else values
-        parts = np.array_split(scaled, min(room, len(scaled)))
+        parts = np.array_split(values, min(room, len(values)))
         means = [float(np.mean(part)) for part in parts]
         finite = [m for m in means if math.isfinite(m)]
         low, high = min(finite), max(finite)
