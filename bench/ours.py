@@ -26,7 +26,7 @@ class Training:
         return self._trainer.train_step().loss
 
     def gradients(self) -> tuple[float, dict[str, np.ndarray]]:
-        loss, _ = self._trainer.gradient(*self._trainer.windows[0])
+        loss = self._trainer.gradient(*self._trainer.windows[0])
         named = self._trainer.model.named_parameters()
         return loss, {name: parameter.grad.numpy() for name, parameter in named}
 

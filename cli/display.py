@@ -12,7 +12,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -26,8 +26,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tinygrad_rnn.text.sources import STDIN, shortened, text_files
-from tinygrad_rnn.training import TrainConfig, events
+from tinygrad_rnn.training import ImageConfig, TrainConfig, events
 from tinygrad_rnn.training.events import bits
+from tinygrad_rnn.training.settings import Settings
 
 from .layout import width
 from .terminal import clock, counted, printable, unfailing
@@ -44,7 +45,7 @@ SMOOTHING = 0.05  # weight of the newest step in the loss and the speed of the l
 class Display:
     """Listens to a trainer. Use `live()` around its train()."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig | ImageConfig) -> None:
         self.config = config
         self.progress_console = Console(file=unfailing(sys.stderr), highlight=False)
         terminals = sys.stdout.isatty() and sys.stderr.isatty()
@@ -119,7 +120,7 @@ class Display:
             self._next_plain = event.elapsed - event.duration + FIRST_PLAIN
         if not self.has_live_line and event.elapsed >= self._next_plain:
             self._next_plain = event.elapsed + PLAIN_EVERY
-            parts = [f"step {event.step}", *self._parts(event)]
+            parts = [f"step {event.step}", *self._parts(event).values()]
             self.progress_console.print(Text(", ".join(parts)), soft_wrap=True)
 
     def _evaluated(self, event: events.Evaluated) -> None:
@@ -128,7 +129,7 @@ class Display:
             line.append(f"  train {event.train_loss:.4f}")
         if event.val_loss is not None:
             line.append("  validation ").append(f"{event.val_loss:.4f}", "bold")
-            line.append(f" = {bits(event.val_loss):.3f} bits/{self._unit}")
+            line.append(self._besides(event.val_loss, event.measures))
             if event.best:
                 line.append("  best", "green")
         self.say(line)
@@ -145,16 +146,20 @@ class Display:
     def _finished(self, event: events.Finished) -> None:
         if event.reason == "interrupted":
             self.say(f"interrupted at step {event.step}; saved {event.checkpoint}")
-            self.say(f"to go on: trnn train --resume {event.run}")
+            self.say(f"to go on: {self.config.command} --resume {event.run}")
             return
         why = ": no better validation for a while" if event.reason == "patience" else ""
         line = f"done{why}: {counted(event.step, 'step')} in {clock(event.elapsed)}"
         if event.val_loss is not None:
-            line += (
-                f"; best validation loss {event.val_loss:.4f} nats = {bits(event.val_loss):.3f} "
-                f"bits/{self._unit} at step {event.val_step:,}"
-            )
+            besides = self._besides(event.val_loss, event.measures)
+            line += f"; best validation loss {event.val_loss:.4f} nats{besides} at step {event.val_step:,}"
         self.say(line)
+
+    def _besides(self, loss: float, measures: Mapping[str, float]) -> str:
+        """What else is said of a validation: the loss in bits, or how many images were recognised."""
+        if "val_accuracy" in measures:
+            return f", accuracy {100 * measures['val_accuracy']:.2f} %"
+        return f" = {bits(loss):.3f} bits/{self._unit}"
 
     def say(self, line: str | Text) -> None:
         """Print a line; on a terminal it is cut between words and nowhere else, so that whoever copies a path
@@ -164,15 +169,18 @@ class Display:
         for part in [text] if columns is None else _between_words(text, columns):
             self.console.print(part, soft_wrap=True)
 
-    def _parts(self, event: events.Stepped) -> list[str]:
+    def _parts(self, event: events.Stepped) -> dict[str, str]:
         left = event.elapsed * (1 - event.progress) / max(event.progress, 1e-9)
-        return [
-            f"epoch {event.epoch}{self._epochs}",
-            f"loss {self._loss:.3f}",
-            f"{bits(self._loss):.2f} bits/{self._unit}",
-            f"{self._symbols_per_second:,.0f} {self._unit}/s",
-            f"{clock(left)} left",
-        ]
+        parts = {
+            "epoch": f"epoch {event.epoch}{self._epochs}",
+            "loss": f"loss {self._loss:.3f}",
+            "bits": f"{bits(self._loss):.2f} bits/{self._unit}",
+            "speed": f"{self._symbols_per_second:,.0f} {self._unit}/s",
+            "time": f"{clock(left)} left",
+        }
+        if isinstance(self.config, ImageConfig):
+            del parts["bits"]
+        return parts
 
     def _live_line(self) -> RenderableType:
         last, validated = self._last, self._validated
@@ -183,11 +191,11 @@ class Display:
             text = f"validating {100 * validated:.0f} %"
         else:
             parts = self._parts(last)
-            for dropped in (0, 2, 1, 1):  # on a narrow terminal epoch, speed, bits and time go, in that order
-                if sum(map(len, parts)) + 2 * (len(parts) - 1) <= room:
+            for dropped in ("epoch", "speed", "bits", "time"):  # which go first on a narrow terminal
+                if len("  ".join(parts.values())) <= room:
                     break
-                del parts[dropped]
-            text = "  ".join(parts)
+                parts.pop(dropped, None)
+            text = "  ".join(parts.values())
         room -= len(text) + 2
         if room < 10:
             return Text(text, no_wrap=True, overflow="crop")
@@ -214,6 +222,8 @@ class JsonLines:
         ):
             return
         record = event.record if isinstance(event, events.Recorded) else asdict(event)
+        # What a training is about, and what a validation found, stands beside the rest.
+        record = {**record, **record.pop("about", {}), **record.pop("measures", {})}
         # The loss of a skipped step is no number, and JSON has no other word for that.
         record = {name: None if _is_no_number(value) else value for name, value in record.items()}
         record = {"event": type(event).__name__.lower(), **record}
@@ -231,7 +241,7 @@ class Silence:
         pass
 
 
-def describe(config: TrainConfig, started: events.Started) -> list[str]:
+def describe(config: Settings, started: events.Started) -> list[str]:
     """What is going to be trained, on what, for how long: a line each."""
     plan, limits = started.plan, []
     if plan.steps is not None:
@@ -239,21 +249,36 @@ def describe(config: TrainConfig, started: events.Started) -> list[str]:
         limits.append(f"{counted(plan.steps, 'step')} ({epochs:,.{0 if epochs >= 10 else 1}f} epochs)")
     if plan.seconds is not None:
         limits.append(clock(plan.seconds))
+    data = _text(config, started.about) if isinstance(config, TrainConfig) else _images(config, started.about)
+    return [*data, f"{_model(config)}: {started.parameters:,} parameters, for {' or '.join(limits)}"]
+
+
+def _text(config: TrainConfig, about: Mapping[str, int]) -> Iterable[str]:
     sources = ", ".join(map(_shown, config.corpus))
     symbols = "bytes" if config.encoding == "bytes" else "characters"
-    held_out = f"{started.val_symbols:,} held out" if started.val_symbols else "nothing held out"
-    lines = [
-        f"{sources}: {started.train_symbols:,} {symbols} to train on, {held_out}, "
-        f"{started.vocabulary} different"
-    ]
-    if started.streams < config.batch_size:
-        streams = counted(started.streams, "stream")
-        lines.append(f"the text is short: {streams} instead of {config.batch_size}")
-    lines.append(
-        f"{config.kind} {config.layers}x{config.hidden_size}: {started.parameters:,} parameters, "
-        f"for {' or '.join(limits)}"
+    held_out = f"{about['val_symbols']:,} held out" if about["val_symbols"] else "nothing held out"
+    yield (
+        f"{sources}: {about['train_symbols']:,} {symbols} to train on, {held_out}, "
+        f"{about['vocabulary']} different"
     )
-    return lines
+    if about["streams"] < config.batch_size:
+        streams = counted(about["streams"], "stream")
+        yield f"the text is short: {streams} instead of {config.batch_size}"
+
+
+def _images(config: Settings, about: Mapping[str, int]) -> Iterable[str]:
+    assert isinstance(config, ImageConfig)
+    shape = " x ".join(str(about[name]) for name in ("channels", "height", "width"))
+    yield (
+        f"{shortened(config.images)}: {counted(about['train_images'], 'image')} of {shape} to train on, "
+        f"{about['val_images']:,} held out, {about['classes']} classes"
+    )
+
+
+def _model(config: Settings) -> str:
+    if isinstance(config, TrainConfig):
+        return f"{config.kind} {config.layers}x{config.hidden_size}"
+    return config.model_name
 
 
 def _is_no_number(value: Any) -> bool:

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from tinygrad_rnn.errors import DivergedError
 from tinygrad_rnn.models import find_checkpoint, load
-from tinygrad_rnn.training import TrainConfig, Trainer
+from tinygrad_rnn.training import TrainConfig, CharTrainer
 from trnn_cli import train as train_command
 from trnn_cli.main import ELSEWHERE
 from trnn_cli.terminal import clock, one_line, printable
@@ -84,6 +84,7 @@ def test_every_option_arrives(trnn, folder):
     written = tomllib.loads((folder / "run" / "config.toml").read_text())
     assert written == {
         "format": 1,
+        "task": "characters",
         "corpus": [str(folder / "text.txt")],
         "variational": True,
         "tie_weights": False,
@@ -404,13 +405,13 @@ def test_failures_of_the_system(trnn, folder, monkeypatch):
     def no_room(self, run):
         raise OSError(28, "No space left on device", "runs/step")
 
-    monkeypatch.setattr(Trainer, "train", no_room)
+    monkeypatch.setattr(CharTrainer, "train", no_room)
     fails(trnn("train", "text.txt", *TINY), 1, "runs/step: No space left on device")
 
     def no_memory(self, run):
         raise MemoryError("Unable to allocate 3 TiB")
 
-    monkeypatch.setattr(Trainer, "train", no_memory)
+    monkeypatch.setattr(CharTrainer, "train", no_memory)
     fails(trnn("train", "text.txt", *TINY), 1, "Unable to allocate 3 TiB")
 
 
@@ -418,7 +419,7 @@ def test_an_error_is_one_line_whatever_it_says(trnn, monkeypatch):
     def talkative(self, run):
         raise DivergedError("two\nlines \x1b[31mred\x07")
 
-    monkeypatch.setattr(Trainer, "train", talkative)
+    monkeypatch.setattr(CharTrainer, "train", talkative)
     fails(trnn("train", "text.txt", *TINY), 6, "two lines [31mred\n")
 
 
@@ -426,7 +427,7 @@ def test_a_mistake_of_the_program_shows_where(trnn, monkeypatch):
     def broken(self, run):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Trainer, "train", broken)
+    monkeypatch.setattr(CharTrainer, "train", broken)
     with pytest.raises(ZeroDivisionError):
         trnn("train", "text.txt", *TINY)
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tinygrad_rnn.models import KINDS
 from tinygrad_rnn.optim.schedules import SCHEDULES
 from tinygrad_rnn.training import TrainConfig
-from tinygrad_rnn.training.config import ON_NAN, PRESETS, SETTINGS
+from tinygrad_rnn.training.config import PRESETS, SETTINGS
+from tinygrad_rnn.training.settings import ON_NAN
 from trnn_cli.main import main
 
 PART = st.floats(0, 0.9)
@@ -62,6 +63,7 @@ def test_hardly_any_setting_is_left_out_here():
         "tie_weights",
         "backend",
         "kernels",
+        "momentum",
     }
 
 

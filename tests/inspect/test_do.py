@@ -18,7 +18,7 @@ from tinygrad_rnn.inspect import Session, View, run
 from tinygrad_rnn.models import CharLM, detach_state, files
 from tinygrad_rnn.optim import SGD, Adam, clip_grad_norm_
 from tinygrad_rnn.text import Corpus, Windows, sample
-from tinygrad_rnn.training import RunFolder, TrainConfig, Trainer
+from tinygrad_rnn.training import RunFolder, TrainConfig, CharTrainer
 
 from .conftest import TEXT, small
 
@@ -278,14 +278,14 @@ def test_ctrl_c_keeps_what_was_learnt(pupil: Session) -> None:
 
 
 def test_ctrl_c_waits_for_the_step_that_is_running(pupil: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    one_step = Trainer.train_step
+    one_step = CharTrainer.train_step
 
-    def interrupted(trainer: Trainer) -> object:
+    def interrupted(trainer: CharTrainer) -> object:
         if trainer.step == 1:
             os.kill(os.getpid(), signal.SIGINT)
         return one_step(trainer)
 
-    monkeypatch.setattr(Trainer, "train_step", interrupted)
+    monkeypatch.setattr(CharTrainer, "train_step", interrupted)
     before = signal.getsignal(signal.SIGINT)
     assert len(run(pupil, "train 5").data["losses"]) == 2
     assert signal.getsignal(signal.SIGINT) is before
@@ -421,7 +421,7 @@ def test_load_a_run(tmp_path: Path) -> None:
     )  # fmt: skip
     corpus = tg.text.load_corpus(str(text))
     with RunFolder.create(tmp_path / "run", config) as folder:
-        Trainer(config, corpus).train(folder)
+        CharTrainer(config, corpus).train(folder)
     session = small()
     view = run(session, f"load {tmp_path / 'run'}")
     assert session.model.kind == "gru" and view.data["config"]["hidden_size"] == 5

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tinygrad_rnn.models.files import numbered
 from tinygrad_rnn.text import load_corpus
-from tinygrad_rnn.training import RunFolder, TrainConfig, Trainer, events
+from tinygrad_rnn.training import CharTrainer, RunFolder, TrainConfig, events
 
 TEXT = "the cat sat on the mat, and the dog sat on the log. " * 4 + "the owl, of course, sat in an oak.\n" * 4
 TINY = {
@@ -44,7 +44,7 @@ class Training:
         self.config = TrainConfig(corpus=str(self.text), **(TINY | settings))
         self.events: list[events.Event] = []
 
-    def trainer(self, config: TrainConfig, kill=None, stop=None) -> Trainer:
+    def trainer(self, config: TrainConfig, kill=None, stop=None) -> CharTrainer:
         """kill, stop: are shown each event; whether this is the moment to die, or to be asked to stop."""
         corpus = load_corpus(
             config.corpus,
@@ -62,7 +62,7 @@ class Training:
             if stop is not None and stop(event):
                 trainer.stop()
 
-        trainer = Trainer(config, corpus, emit, self.clock)
+        trainer = CharTrainer(config, corpus, emit, self.clock)
         return trainer
 
     def begin(self, kill=None, stop=None) -> Training:

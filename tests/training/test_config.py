@@ -6,7 +6,8 @@ import pytest
 
 from tinygrad_rnn.errors import UsageError
 from tinygrad_rnn.training import TrainConfig
-from tinygrad_rnn.training.config import Plan, read_toml, to_toml
+from tinygrad_rnn.training.plan import Plan
+from tinygrad_rnn.training.settings import read_toml, to_toml
 
 
 @pytest.mark.parametrize(

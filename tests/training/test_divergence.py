@@ -14,8 +14,8 @@ from tinygrad_rnn.errors import DivergedError
 from tinygrad_rnn.models import KINDS, CharLM, archive
 from tinygrad_rnn.models.files import numbered, step_of
 from tinygrad_rnn.optim.optimizers import OPTIMIZERS
-from tinygrad_rnn.training import RunFolder, Trainer, events
-from tinygrad_rnn.training import trainer as trainer_module
+from tinygrad_rnn.training import RunFolder, CharTrainer, events
+from tinygrad_rnn.training import characters
 from tinygrad_rnn.training.divergence import DivergenceError
 from tinygrad_rnn.training.trainer import MOST_REWOUND, MOST_SKIPPED
 
@@ -35,13 +35,13 @@ def quick():
     """Nothing here is about the length of samples, or a disk that loses power; both take most of the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
-        patch.setattr(trainer_module, "SAMPLE_LENGTH", 10)
+        patch.setattr(characters, "SAMPLE_LENGTH", 10)
         yield
 
 
 def install(patch, what, when):
     """The loss of every step for which when(trainer) holds comes to harm."""
-    gradient, loss, computing = Trainer.gradient, CharLM.loss, []
+    gradient, loss, computing = CharTrainer.gradient, CharLM.loss, []
 
     def watched(self, *window):
         computing.append(self)
@@ -54,7 +54,7 @@ def install(patch, what, when):
         value, state = loss(self, *arguments)
         return (HARM[what](value) if computing and when(computing[-1]) else value), state
 
-    patch.setattr(Trainer, "gradient", watched)
+    patch.setattr(CharTrainer, "gradient", watched)
     patch.setattr(CharLM, "loss", harmed)
 
 
@@ -294,7 +294,7 @@ def test_a_sample_that_diverges_leaves_one_record_of_its_step(tmp_path, monkeypa
     def broken(trainer):
         raise DivergenceError("the model's prediction is not finite")
 
-    monkeypatch.setattr(Trainer, "_sampled", broken)
+    monkeypatch.setattr(CharTrainer, "sample", broken)
     training = Training(tmp_path, max_steps=8, eval_every=1, sample_every=1)
     with pytest.raises(DivergedError, match="at step 1, the model's prediction"):
         training.begin()

@@ -13,8 +13,8 @@ from tinygrad_rnn.errors import UsageError
 from tinygrad_rnn.models import KINDS
 from tinygrad_rnn.optim.optimizers import OPTIMIZERS
 from tinygrad_rnn.text import load_corpus
-from tinygrad_rnn.training import RunFolder, TrainConfig, Trainer, estimate, evaluate
-from tinygrad_rnn.training import trainer as trainer_module
+from tinygrad_rnn.training import RunFolder, TrainConfig, CharTrainer, estimate, evaluate
+from tinygrad_rnn.training import characters
 from tinygrad_rnn.training.estimate import Estimate
 from tinygrad_rnn.training.threads import limited_threads
 
@@ -49,7 +49,7 @@ class Moments:
         tracemalloc.start()
         self._before = tracemalloc.get_traced_memory()[0]
         try:
-            trainer = Trainer(config, corpus)
+            trainer = CharTrainer(config, corpus)
             self.step = self._peak(trainer.train_step)
             trainer._fingerprint = {}
             with trainer._averaged():
@@ -164,14 +164,14 @@ def test_large_ones_are_estimated_better(folder, kind, hidden_size, monkeypatch)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_whole_run_takes_what_was_estimated(folder, tmp_path, kind, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    monkeypatch.setattr(trainer_module, "SAMPLE_LENGTH", 10)
+    monkeypatch.setattr(characters, "SAMPLE_LENGTH", 10)
     settings = {**SIZES, "kind": kind, "max_steps": 3, "average": 0.9, "checkpoint_every": 1}
     config = TrainConfig(corpus=str(tmp_path / "text"), val_file=str(tmp_path / "held-out"), **settings)
     corpus = corpus_of(tmp_path, config, 60)
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        trainer = Trainer(config, corpus)
+        trainer = CharTrainer(config, corpus)
         with RunFolder.create(tmp_path / "run", config) as run:
             trainer.train(run)
         taken = tracemalloc.get_traced_memory()[1] - before
@@ -186,7 +186,7 @@ def test_windows_are_as_long_as_the_text_makes_them(folder):
     config = TrainConfig(corpus="text", **(SIZES | {"batch_size": 1}))
     (folder / "longer").write_text("ab" * 17)
     corpus = load_corpus(folder / "longer", val_fraction=0)
-    windows, _ = trainer_module.split_windows(corpus, config)
+    windows, _ = characters.split_windows(corpus, config)
     assert [len(inputs) for inputs, _ in windows] == [17, 16]
     half = TrainConfig(corpus="text", **(SIZES | {"batch_size": 1, "seq_length": 17}))
     assert Estimate.of(config, 2, windows) == Estimate.of(half, 2, windows)
@@ -211,7 +211,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(folder, monkeypatc
     tracemalloc.start()
     try:
         with pytest.raises(UsageError) as raised:
-            Trainer(config, corpus)
+            CharTrainer(config, corpus)
         taken = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -222,5 +222,5 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(folder, monkeypatc
     monkeypatch.setattr(
         estimate, "memory", lambda: (None, None)
     )  # a system that does not say refuses nothing
-    windows, val_windows = trainer_module.split_windows(corpus, config)
+    windows, val_windows = characters.split_windows(corpus, config)
     estimate.check_memory(config, len(corpus.vocabulary), windows, val_windows)

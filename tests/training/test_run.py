@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tinygrad_rnn.errors import CheckpointError, UsageError
 from tinygrad_rnn.training import RunFolder, TrainConfig, newest
-from tinygrad_rnn.training.config import FORMAT, to_toml
+from tinygrad_rnn.training.settings import FORMAT, to_toml
 
 CONFIG = TrainConfig(corpus="text.txt", clip=float("inf"), epochs=3)
 

@@ -10,7 +10,7 @@ import tinygrad_rnn as tg
 from tinygrad_rnn.errors import CheckpointError, DataError, DivergedError
 from tinygrad_rnn.models import CharLM, find_checkpoint, load
 from tinygrad_rnn.text import Windows, load_corpus
-from tinygrad_rnn.training import RunFolder, TrainConfig, Trainer, evaluate, events
+from tinygrad_rnn.training import RunFolder, TrainConfig, CharTrainer, evaluate, events
 
 TEXT = "the cat sat on the mat, and the dog sat on the log. " * 12
 TINY = {
@@ -36,7 +36,7 @@ class Training:
         self.events = []
         self.folder = folder / "run"
         arguments = {} if clock is None else {"clock": clock}
-        self.trainer = Trainer(
+        self.trainer = CharTrainer(
             self.config,
             load_corpus(path, encoding=self.config.encoding, val_fraction=self.config.val_fraction),
             self.events.append,
@@ -346,7 +346,7 @@ def test_dropout_drops_and_each_step_draws_its_own_mask(tmp_path):
 
 
 def test_a_short_text_says_so(tmp_path):
-    assert trained(tmp_path, batch_size=1000).of(events.Started)[0].streams == 56
+    assert trained(tmp_path, batch_size=1000).of(events.Started)[0].about["streams"] == 56
     with pytest.raises(DataError, match=r"needs? 701 symbols, found 561 \(624 symbols in all, 63 held out\)"):
         Training(tmp_path / "short", seq_length=700)
     with pytest.raises(DataError, match=r"held-out part of .* is too short: .* found 1; .*--val-fraction 0"):

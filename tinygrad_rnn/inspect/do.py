@@ -276,7 +276,7 @@ def _anew(session: Session, begins: bool) -> str:
 
 def _trainer(session: Session) -> Any:
     """What trains a model like that of the session on its text, ready for the first step."""
-    from ..training import TrainConfig, Trainer
+    from ..training import CharTrainer, TrainConfig
 
     corpus = session.corpus
     if corpus is None:
@@ -303,7 +303,7 @@ def _trainer(session: Session) -> Any:
             **sizes,
         )
     with random.replay(random.snapshot()):
-        return Trainer(config, corpus)
+        return CharTrainer(config, corpus)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from .recording import Change, Observer, Recording
 from .tape import Tape
 
 if TYPE_CHECKING:
-    from ..training import TrainConfig, Trainer
+    from ..training import CharTrainer, TrainConfig
 
 CORPUS = "harbour"
 SMALL: dict[str, Any] = {"kind": "lstm", "embedding_size": 16, "hidden_size": 32, "num_layers": 2}
@@ -67,7 +67,7 @@ class Session:
         self.vocabulary = vocabulary
         self.namespace: dict[str, Any] = {}
         self.memory: dict[str, Any] = {}
-        self.trainer: Trainer | None = None
+        self.trainer: CharTrainer | None = None
         self.lesson: Any = None
         self.progress: Callable[[int, int, float], None] = lambda step, steps, loss: None
         self.here: Node | None = None

@@ -17,12 +17,12 @@ import numpy as np
 from ..errors import UsageError
 from ..models import CharLM
 from ..text import Corpus, Vocabulary, Windows, sample
+from .characters import CharTrainer
 from .config import TrainConfig
 from .doctor import matrix_rate
 from .estimate import Estimate
 from .machine import usable_cores
 from .threads import limited_threads, with_threads
-from .trainer import Trainer
 
 WINDOWS = 8
 CODES = 0x4E00  # a block of characters large enough for any vocabulary
@@ -95,10 +95,10 @@ class Work:
         length = self.batch_size * self.seq_length * WINDOWS + 1
         return np.random.default_rng(0).integers(self.symbols, size=length).astype(self.vocabulary.dtype)
 
-    def trainer(self) -> Trainer:
+    def trainer(self) -> CharTrainer:
         """Ready for its first step."""
         text = self.text
-        return Trainer(self.config, Corpus("made-up", text, text[:0], self.vocabulary, sha256=""))
+        return CharTrainer(self.config, Corpus("made-up", text, text[:0], self.vocabulary, sha256=""))
 
 
 DEFAULTS = TrainConfig(corpus=("any",))

@@ -21,7 +21,7 @@ from ..optim.per_parameter import PerParameter
 
 @dataclass
 class Mean:
-    """The mean training loss over some steps."""
+    """The mean training loss over some steps. symbols: how many were guessed; of images, a label each."""
 
     symbols: int = 0
     nats: float = 0.0
@@ -41,7 +41,7 @@ class Mean:
 class Standing:
     """How a training stands after some step: all its counters.
 
-    best_loss, best_step  of the best validation so far
+    best_loss, best_step  of the best validation so far; best_measures: what else it found
     evaluations_waiting   validations since then, for patience
     samples               written so far; samples_size: bytes in samples.txt
     skipped               steps in a row, up to this one; rewound: how often in all
@@ -52,6 +52,7 @@ class Standing:
     step: int = 0
     best_loss: float | None = None
     best_step: int | None = None
+    best_measures: dict[str, float] = field(default_factory=dict)
     evaluations_waiting: int = 0
     samples: int = 0
     samples_size: int = 0
@@ -68,6 +69,7 @@ class Standing:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Standing:
         """The inverse. TypeError or KeyError for what to_json() has not made."""
+        record = {"best_measures": {}, **record}  # which the first checkpoints lack
         if set(record) != {f.name for f in fields(cls)}:
             raise TypeError(f"the training stands at {sorted(record)}")
         means = {name: Mean(**record[name]) for name in ("since_record", "since_evaluation")}
@@ -77,6 +79,8 @@ class Standing:
                 holds = _is_count(value["symbols"]) and _is_number(value["nats"])
             elif name in ("best_loss", "best_step", "unfinished") and value is None:
                 holds = True
+            elif name == "best_measures":
+                holds = type(value) is dict and all(map(_is_number, value.values()))
             elif name == "unfinished":
                 holds = set(value) == {"grad_norm", "lr"} and _is_number(value["lr"])
                 holds = holds and (value["grad_norm"] is None or _is_number(value["grad_norm"]))

@@ -6,23 +6,20 @@ Losses are in nats a symbol (a character, or a byte); `bits` turns them into bit
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .config import Plan
+from .plan import Plan
 
 
 @dataclass(frozen=True)
 class Started:
-    """Before the first step. `streams` is smaller than the batch size asked for on a short text."""
+    """Before the first step. about: how much there is to train on, as the trainer's about() says."""
 
     run: Path
     parameters: int
-    vocabulary: int
-    train_symbols: int
-    val_symbols: int
-    streams: int
+    about: dict[str, int]
     plan: Plan
 
 
@@ -78,7 +75,7 @@ class Evaluating:
 @dataclass(frozen=True)
 class Evaluated:
     """About every epoch. train_loss: mean since the event before, None if all its steps were skipped.
-    val_loss: None if nothing is held out."""
+    val_loss: None if nothing is held out. measures: what else the validation found, such as the accuracy."""
 
     step: int
     epoch: int
@@ -86,6 +83,7 @@ class Evaluated:
     val_loss: float | None
     best: bool
     elapsed: float
+    measures: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,8 @@ class Saved:
 
 @dataclass(frozen=True)
 class Finished:
-    """After the last step. reason: "steps", "minutes", "patience" or "interrupted". val_loss: the best."""
+    """After the last step. reason: "steps", "minutes", "patience" or "interrupted". val_loss, measures: of
+    the best validation."""
 
     step: int
     epoch: int
@@ -124,6 +123,7 @@ class Finished:
     elapsed: float
     run: Path
     checkpoint: Path
+    measures: dict[str, float] = field(default_factory=dict)
 
 
 Event = Started | Resumed | Stepped | Rewound | Evaluating | Evaluated | Recorded | Sampled | Saved | Finished

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, NoReturn, TypeGuard
 from ..errors import CheckpointError, DataError, UsageError
 from ..models import find_checkpoint
 from ..models.archive import KEY
-from .config import read_toml
 from .events import bits
+from .settings import read_toml
 
 _COUNTS = ("step", "epoch")
 _MEASURES = ("train_loss", "val_loss", "grad_norm", "lr", "chars_per_second", "seconds")

@@ -25,8 +25,9 @@ from ..errors import CheckpointError, UsageError
 from ..models import archive
 from ..models.files import find_checkpoint, numbered, step_of
 from ..text.sources import RUN_MARK
-from .config import TrainConfig, read_toml, to_toml
+from .config import KINDS_OF_TRAINING
 from .lock import Lock
+from .settings import TASKS, Settings, one_of, read_toml, to_toml
 
 
 class RunFolder:
@@ -42,7 +43,7 @@ class RunFolder:
         self._lock: Lock | None = None
 
     @classmethod
-    def create(cls, path: Path, config: TrainConfig) -> RunFolder:
+    def create(cls, path: Path, config: Settings) -> RunFolder:
         """Start a run in `path`, made if it does not exist. UsageError if it holds a run already."""
         run = cls(path)
         if str(path) in ("", "."):
@@ -53,7 +54,9 @@ class RunFolder:
         run._take()
         try:
             if run.config_file.exists():
-                raise UsageError(f"{path} holds a run already; to go on with it: trnn train --resume {path}")
+                raise UsageError(
+                    f"{path} holds a run already; to go on with it: {run.config().command} --resume {path}"
+                )
             if any(p.exists() for p in (run.history_file, run.samples_file, run.checkpoints, run.best)):
                 raise UsageError(f"{path} holds parts of a run already; choose another folder for a new one")
             run.write_config(config)
@@ -66,10 +69,10 @@ class RunFolder:
         return run
 
     @classmethod
-    def create_new(cls, runs: Path, corpus_name: str, config: TrainConfig) -> RunFolder:
+    def create_new(cls, runs: Path, corpus_name: str, config: Settings) -> RunFolder:
         """Start a run in a new folder under `runs`, named by date, corpus and model."""
         corpus = re.sub(r"[^\w.-]+", "-", corpus_name)[:40]
-        name = f"{datetime.now():%Y-%m-%d_%H%M%S}_{corpus}_{config.kind}"
+        name = f"{datetime.now():%Y-%m-%d_%H%M%S}_{corpus}_{config.model_name}"
         for number in itertools.count(1):
             path = runs / (name if number == 1 else f"{name}-{number}")
             try:
@@ -108,11 +111,15 @@ class RunFolder:
 
     # --- what is in it ------------------------------------------------------------------------------
 
-    def config(self) -> TrainConfig:
-        """The settings in config.toml."""
-        return TrainConfig.of(read_toml(self.config_file), str(self.config_file))
+    def config(self) -> Settings:
+        """The settings in config.toml, of the kind of training that it names."""
+        settings = read_toml(self.config_file)
+        kind = KINDS_OF_TRAINING.get(settings.get("task", TASKS[0]))
+        if kind is None:
+            raise UsageError(f"{self.config_file}: task must be {one_of(TASKS)}, not {settings['task']!r}")
+        return kind.of(settings, str(self.config_file))
 
-    def write_config(self, config: TrainConfig) -> None:
+    def write_config(self, config: Settings) -> None:
         """Write config.toml."""
         write_atomically(self.config_file, to_toml(config).encode("utf-8", "replace"))
 

@@ -23,26 +23,27 @@ from ..engine.ops.fused.shards import STREAMS, shards_in_use, use_shards
 from ..engine.ops.language_model import GATES
 from .config import TrainConfig
 from .machine import usable_cores
+from .settings import Settings
 
-UNITS_WORTH_A_TRIAL, UNITS_WORTH_SHARING = 96, 256
+UNITS_WORTH_A_TRIAL = 96
 ROUNDS, SECONDS = 9, 2.0  # of the trial, at most
 LARGEST_TRIAL, LONGEST_TRIAL = 1024, 64  # units and streams, time steps: what is larger gains no less
 GAIN = 0.9  # of the time of one thread, that several may take at most
 
 
 @contextmanager
-def limited_threads(config: TrainConfig) -> Iterator[None]:
-    """In this block sequences are computed with as many threads as the settings say; if they say nothing,
-    with one, or from 256 units a layer with one for each core."""
+def limited_threads(config: Settings) -> Iterator[None]:
+    """In this block layers are computed with as many threads as the settings say; if they say nothing, with
+    one for each core, but with one for sequences of fewer than 256 units a layer."""
     threads = config.threads
     if threads is None:
-        threads = 1 if config.hidden_size < UNITS_WORTH_SHARING else _cores(config)
+        threads = _cores(config) if config.is_worth_sharing else 1
     with _threads(config, threads):
         yield
 
 
 @contextmanager
-def _threads(config: TrainConfig, threads: int) -> Iterator[None]:
+def _threads(config: Settings, threads: int) -> Iterator[None]:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     compiled = config.is_compiled
@@ -53,7 +54,7 @@ def _threads(config: TrainConfig, threads: int) -> Iterator[None]:
         yield
 
 
-def _cores(config: TrainConfig) -> int:
+def _cores(config: Settings) -> int:
     """Cores that a run may use: a limit that the BLAS library was given, as by OMP_NUM_THREADS, is a wish."""
     unknown = usable_cores() if config.is_compiled else 1
     # In a block of limited_threads() the library has one thread, and there are shards.

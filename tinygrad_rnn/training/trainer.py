@@ -1,8 +1,7 @@
-"""The trainer: truncated back-propagation through time (Williams & Peng, 1990).
+"""The trainer: steps, what is due after one, and what happens when numbers stop being numbers.
 
-The text is read a window at a time. The hidden state at the end of a window is where the next one starts,
-but cut off from its history, so that gradients flow back to the start of the window and no further. It
-starts at zero with each epoch, when the streams jump back to their beginnings.
+Of what it trains, and on what, it knows nothing: that is said by CharTrainer (characters.py) and ImageTrainer
+(images.py), in the methods that are named first.
 
 All that a step depends on is in the checkpoint (see checkpoint.py), so that a training that was killed and
 goes on computes the same numbers to the last bit.
@@ -11,12 +10,12 @@ goes on computes the same numbers to the last bit.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -31,59 +30,119 @@ from ..errors import (
     StorageError,
     TinygradError,
 )
-from ..models import CharLM, detach_state, files, join_states, split_state
+from ..models import files
+from ..nn import Module
 from ..optim import Average, by_name, clip_grad_norm_, schedules
-from ..text import Corpus, Vocabulary, Windows, sample
-from ..text.sampling import opening
 from . import events
-from .checkpoint import (
-    Mean,
-    Standing,
-    remembered,
-    restore_remembered,
-    seconds,
-    state_arrays,
-    state_from,
-)
-from .config import Plan, TrainConfig, refuse_changes
+from .checkpoint import Mean, Standing, remembered, restore_remembered, seconds
 from .divergence import DivergenceError, cause, check_arrays, check_weights, finite, worst_weight
-from .estimate import check_memory
-from .evaluation import StoppedError, evaluate
-from .events import bits
+from .evaluation import StoppedError
 from .fingerprint import differences, fingerprint
+from .plan import Plan
 from .run import RunFolder
+from .settings import Settings, refuse_changes
 from .threads import limited_threads
 
-SAMPLE_LENGTH, SAMPLE_TEMPERATURE, SAMPLES = 200, 0.8, 5
+SAMPLES = 5  # in a run
 HISTORY_EVERY = 10  # steps
 MOST_SKIPPED, MOST_REWOUND = 10, 5  # steps in a row; times in all
 WORSE_THAN_GUESSING = 1000  # times: nothing comes back from there
 
 
-class Trainer:
-    """Trains the model that `config` describes on `corpus`.
+Config = TypeVar("Config", bound=Settings)
 
+
+class Validation(NamedTuple):
+    """loss: mean over what is held out, in nats. measures: what else was found, for history and events."""
+
+    loss: float
+    measures: Mapping[str, float] = MappingProxyType({})
+
+
+class Trainer(ABC, Generic[Config]):
+    """Trains the model that `config` describes.
+
+    data_name, data_sha256  of what is trained on
+    choices                 what a guess chooses from: different symbols, or classes
+    steps_per_epoch         after which all data have been seen once more
     emit   is called with each event (see events.py)
     clock  gives seconds; the run's time limit and its schedule go by it
     """
 
+    other_data: ClassVar[str]  # what is said of data that a run did not begin with: "another text"
+    refusal: ClassVar[str]  # of such data, to be completed by the checkpoint's name
+    speed_name: ClassVar[str]  # in history.jsonl
+
+    # --- what is trained ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def new_model(self) -> Module:
+        """The model before its first step, in host memory."""
+
+    @abstractmethod
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and targets of a step, which is counted from 0 over all epochs."""
+
+    @abstractmethod
+    def losses(self, inputs: np.ndarray, targets: np.ndarray) -> Iterator[tuple[float, Any]]:
+        """The mean losses of the parts of a batch, and how much of it each part is. The one that is given is
+        differentiated before the next one is asked for."""
+
+    @abstractmethod
+    def validate(self) -> Validation | None:
+        """The model's loss on what is held out, if anything is. It is told by going_on() when to stop."""
+
+    @abstractmethod
+    def about(self) -> dict[str, int]:
+        """How much there is to train on, for those who listen."""
+
+    @abstractmethod
+    def save(self, path: Path, **of_training: Any) -> None:
+        """A checkpoint: the model, all it takes to use it, and what belongs to its training."""
+
+    @abstractmethod
+    def refuse_other_kind(self, header: Mapping[str, Any], file: Path) -> None:
+        """Raise DataError if the checkpoint's model is for other inputs or outputs than those of the data."""
+
+    def accept(self) -> None:
+        """The last gradient was finite, and a step is made with it."""
+
+    def state_arrays(self) -> dict[str, np.ndarray]:
+        """What is carried from step to step beside the model, as state/name."""
+        return {}
+
+    def restore_state(self, arrays: Mapping[str, np.ndarray], config: Config, same_data: bool) -> None:
+        """The inverse. CheckpointError for what state_arrays() has not made with these settings."""
+
+    def columns(self, of: str, loss: float | None) -> dict[str, float | None]:
+        """What history.jsonl says besides of a loss "train" or "val"."""
+        return {}
+
+    def sample(self) -> str | None:
+        """What a person reads to see how far the model is; None if there is no such thing."""
+        return None
+
+    # --- its life -------------------------------------------------------------------------------------
+
     def __init__(
         self,
-        config: TrainConfig,
-        corpus: Corpus,
-        emit: Callable[[events.Event], None] = lambda event: None,
-        clock: Callable[[], float] = time.monotonic,
+        config: Config,
+        data_name: str,
+        data_sha256: str,
+        choices: int,
+        steps_per_epoch: int,
+        emit: Callable[[events.Event], None],
+        clock: Callable[[], float],
     ) -> None:
-        self.config, self.corpus = config, corpus
+        self.config = config
         self._emit, self._clock = emit, clock
-        self.windows, self.val_windows = split_windows(corpus, config)
-        check_memory(config, len(corpus.vocabulary), self.windows, self.val_windows)
-        self.plan = Plan.of(config, len(self.windows))
+        self._data_name, self._data_sha256, self._choices = data_name, data_sha256, choices
+        self.plan = Plan.of(config, steps_per_epoch)
         self._stop_requested = False
         self._resumed: events.Resumed | None = None
         self._last: Path | None = None  # checkpoint, which rewinding goes back to
         self._rewound_to: int | None = None  # step, while no checkpoint has been written since
-        self._takes_any_text = False  # --force
+        self._takes_any_data = False  # --force
         self._inexact: list[str] = []  # why the numbers may not be those of an uninterrupted run
         self._start()
 
@@ -91,26 +150,15 @@ class Trainer:
         """Everything as it is before the first step."""
         config = self.config
         random.manual_seed(config.seed)
-        self.model = CharLM(
-            vocab_size=len(self.corpus.vocabulary),
-            kind=config.kind,
-            embedding_size=config.embedding_size,
-            hidden_size=config.hidden_size,
-            num_layers=config.layers,
-            dropout=config.dropout,
-            tie_weights=config.tie_weights,
-            variational=config.variational,
-            embedding_dropout=config.embedding_dropout,
-            weight_dropout=config.weight_dropout,
-        ).to(config.backend)
+        self.model = self.new_model().to(config.backend)
         self._named = list(self.model.named_parameters())
-        self.names = [name for name, _ in self._named]
         self.parameters = [parameter for _, parameter in self._named]
-        decay = {} if config.weight_decay is None else {"weight_decay": config.weight_decay}
-        self.optimizer = by_name(config.optimizer)(self.parameters, lr=config.lr, **decay)
-        self.average = Average(self.parameters, config.average) if config.average else None
+        # The mean is of the running statistics of batch normalisation as well.
+        averaged = [*self._named, *self.model.named_buffers()]
+        self.names, self._averaged_names = ([name for name, _ in some] for some in (self._named, averaged))
+        self.optimizer = by_name(config.optimizer)(self.parameters, lr=config.lr, **config.optimizer_options)
+        self.average = Average([one for _, one in averaged], config.average) if config.average else None
         self.schedule = schedules.by_name(config.schedule)
-        self.state: Any = None
         self.standing = Standing()
         self._elapsed_before = 0.0
         self._began = self._clock()
@@ -124,7 +172,7 @@ class Trainer:
     @property
     def epoch(self) -> int:
         """The epoch that the last step belonged to, from 1."""
-        return max(self.step - 1, 0) // len(self.windows) + 1
+        return max(self.step - 1, 0) // self.plan.steps_per_epoch + 1
 
     @property
     def elapsed(self) -> float:
@@ -141,10 +189,10 @@ class Trainer:
         """Go on from a checkpoint of `run`, the newest unless `file`, or from the beginning if it has none.
 
         Raises CheckpointError for one that is damaged, UsageError if a setting differs that must not,
-        DataError if the text is not the one that the run began with, unless `force`, and under
+        DataError if the data are not those that the run began with, unless `force`, and under
         `require_exact` InexactError if the numbers may not be those of a run without interruption.
         """
-        self._takes_any_text = force
+        self._takes_any_data = force
         file = file or run.latest_checkpoint()
         length = None
         if file is not None:
@@ -173,13 +221,7 @@ class Trainer:
         self._began = self._clock()
         self._emit(
             events.Started(
-                run=run.path,
-                parameters=self.model.num_parameters(),
-                vocabulary=len(self.corpus.vocabulary),
-                train_symbols=len(self.corpus.train),
-                val_symbols=len(self.corpus.held_out),
-                streams=self.windows.batch_size,
-                plan=self.plan,
+                run=run.path, parameters=self.model.num_parameters(), about=self.about(), plan=self.plan
             )
         )
         if self._resumed is not None:
@@ -209,6 +251,7 @@ class Trainer:
             elapsed=self.elapsed,
             run=run.path,
             checkpoint=self._last,
+            measures=self.standing.best_measures,
         )
         self._emit(finished)
         return finished
@@ -228,22 +271,22 @@ class Trainer:
     def train_step(self) -> events.Stepped:
         """A step, without what may be due after one: records, validation, samples, checkpoints."""
         began = self._clock()
-        number = self.step % len(self.windows)
-        if number == 0:
-            self.state = None
-        inputs, targets = self.windows[number]
+        inputs, targets = self.batch(self.step)
         self.optimizer.lr = self._learning_rate()
         self.standing.step += 1
 
         loss, grad_norm, skipped = math.nan, math.nan, None
+        before = [buffer.array.copy() for buffer in self.model.buffers()]
         try:
-            loss, state = self.gradient(inputs, targets)
+            loss = self.gradient(inputs, targets)
             grad_norm = finite(clip_grad_norm_(self.parameters, self.config.clip), "the norm of the gradient")
         except DivergenceError as error:
             skipped = self._skip(str(error), inputs, targets)
+            for buffer, array in zip(self.model.buffers(), before, strict=True):
+                buffer.array[...] = array
         else:
             self.standing.skipped = 0
-            self.state = state
+            self.accept()
             self.optimizer.step()
             if self.average is not None:
                 self.average.update()
@@ -288,34 +331,27 @@ class Trainer:
         factor *= schedules.warmup(self.step, self.config.warmup)
         return self.config.lr * factor * 0.5**self.standing.rewound
 
-    def gradient(self, inputs: np.ndarray, targets: np.ndarray) -> tuple[float, Any]:
-        """The gradients of a window (T, B), left on the parameters; its loss, and the state after it.
+    def gradient(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+        """The gradients of a batch, left on the parameters; its mean loss in nats.
 
-        The streams are taken in `accumulate` parts one after the other. A part's mean loss counts as much as
-        it has streams, so the gradients add up to that of the whole.
+        It is taken in `accumulate` parts one after the other. A part's mean loss counts as much as it holds
+        of the batch, so the gradients add up to that of the whole.
         """
         random.set_step(self.step - 1, self.config.seed)  # of the masks
         self.optimizer.zero_grad()
-        streams = inputs.shape[1]
-        parts = min(self.config.accumulate, streams)
-        cuts = [streams * part // parts for part in range(parts + 1)]
-        before = [self.state] if parts == 1 else split_state(self.state, cuts)
-        nats, states = 0.0, []
-        for (start, end), state in zip(pairwise(cuts), before, strict=True):
-            share = (end - start) / streams
-            loss, state = self.model.loss(inputs[:, start:end], targets[:, start:end], state)
-            (loss * share if parts > 1 else loss).backward()
+        nats = 0.0
+        for share, loss in self.losses(inputs, targets):
+            (loss * share if share < 1 else loss).backward()
             # Not before: a GPU would be waited for, and stand idle until it is told of the backward pass.
             nats += share * finite(loss.item(), "the loss")
-            if nats > WORSE_THAN_GUESSING * math.log(max(len(self.corpus.vocabulary), 2)):
+            if nats > WORSE_THAN_GUESSING * math.log(max(self._choices, 2)):
                 raise DivergenceError(f"the loss is {nats:.4g}")
-            states.append(detach_state(state))
-        return nats, states[0] if parts == 1 else join_states(states)
+        return nats
 
     # --- what is not finite -------------------------------------------------------------------------
 
     def _skip(self, what: str, inputs: np.ndarray, targets: np.ndarray) -> str:
-        """Leave the weights and the hidden state as they were, if that is what the settings say."""
+        """Leave everything as it was before the step, if that is what the settings say."""
         why = cause(self._named, lambda: self.gradient(inputs, targets))
         reason = f"{what} ({why})" if why else what
         self.standing.skipped += 1
@@ -369,15 +405,15 @@ class Trainer:
         step, plan = self.step, self.plan
         reason = self._reason_to_end()
         evaluates = step % plan.eval_every == 0 or reason not in (None, "interrupted")
-        val_loss = None
+        validation = None
         try:
             with self._averaged():
                 if evaluates:
-                    val_loss = self._evaluate()
+                    validation = self._evaluate()
                 # First of all: if there can be none, this step has no other record than that.
-                text = self._sampled() if self._samples_now(stepped) else None
+                text = self.sample() if self._samples_now(stepped) else None
                 if evaluates or step % HISTORY_EVERY == 0:
-                    self._record(stepped, val_loss)
+                    self._record(stepped, validation)
                 if text is not None:
                     self._keep_sample(text)
         except DivergenceError as error:
@@ -389,6 +425,7 @@ class Trainer:
         if evaluates:  # patience, or the time it took, may end the training, but nothing without a validation
             reason = self._reason_to_end()
         best = evaluates and self.standing.best_step == step
+        val_loss = None if validation is None else validation.loss
         saves, finished = self._saves(reason), reason not in (None, "interrupted")
         if best or saves:
             self.run.flush()
@@ -417,62 +454,59 @@ class Trainer:
         # Spread over the whole run, none before there is something to see.
         return stepped.progress * SAMPLES >= self.standing.samples + 1
 
-    def _evaluate(self) -> float | None:
-        """The validation loss, if there is a held-out part; keeps the model if it is the best so far."""
-        standing, val_loss, best = self.standing, None, False
-        if self.val_windows is not None:
-            loss = evaluate(self.model, self.val_windows, self._going_on)
-            val_loss = finite(loss, "the validation loss")
+    def _evaluate(self) -> Validation | None:
+        """The validation loss, if there is something held out; keeps the model if it is the best so far."""
+        standing, best = self.standing, False
+        if (found := self.validate()) is not None:
+            val_loss = finite(found.loss, "the validation loss")
             best = standing.best_loss is None or val_loss < standing.best_loss
             standing.evaluations_waiting = 0 if best else standing.evaluations_waiting + 1
             if isinstance(self.schedule, schedules.Plateau):
                 self.schedule.step(val_loss)
         train_loss = standing.since_evaluation.loss
         standing.since_evaluation = Mean()
-        if best:
-            standing.best_loss, standing.best_step = val_loss, self.step
-        self._emit(events.Evaluated(self.step, self.epoch, train_loss, val_loss, best, self.elapsed))
-        return val_loss
+        if best and found is not None:
+            standing.best_loss, standing.best_step = found.loss, self.step
+            standing.best_measures = dict(found.measures)
+        self._emit(
+            events.Evaluated(
+                step=self.step,
+                epoch=self.epoch,
+                train_loss=train_loss,
+                val_loss=None if found is None else found.loss,
+                measures={} if found is None else dict(found.measures),
+                best=best,
+                elapsed=self.elapsed,
+            )
+        )
+        return found
 
-    def _going_on(self, done: float) -> bool:
+    def going_on(self, done: float) -> bool:
+        """Whether a validation that is so far, from 0 to 1, may go on."""
         self._emit(events.Evaluating(self.step, done))
         return not self._stop_requested
 
-    def _record(self, stepped: events.Stepped, val_loss: float | None) -> None:
+    def _record(self, stepped: events.Stepped, validation: Validation | None) -> None:
         """Add to the history; the training loss is the mean since the record before."""
         mean, self.standing.since_record = self.standing.since_record, Mean()
         before, self._since_record = self._since_record, self._clock()
         seconds = self._since_record - before
+        val_loss, measures = (None, {}) if validation is None else validation
         record = {
             "step": self.step,
             "epoch": self.epoch,
             "train_loss": mean.loss,
-            "train_bits": None if mean.loss is None else bits(mean.loss),
+            **self.columns("train", mean.loss),
             "val_loss": val_loss,
-            "val_bits": None if val_loss is None else bits(val_loss),
+            **self.columns("val", val_loss),
+            **measures,
             "grad_norm": stepped.grad_norm if math.isfinite(stepped.grad_norm) else None,
             "lr": stepped.lr,
-            "chars_per_second": round(mean.symbols / seconds) if seconds > 0 else None,
+            self.speed_name: round(mean.symbols / seconds) if seconds > 0 else None,
             "seconds": round(self.elapsed, 3),
         }
         self.run.append_history(record)
         self._emit(events.Recorded(record))
-
-    def _sampled(self) -> str:
-        """A text by the model."""
-        vocabulary = self.corpus.vocabulary
-        symbols = sample(
-            self.model,
-            opening(vocabulary),
-            SAMPLE_LENGTH,
-            SAMPLE_TEMPERATURE,
-            seed=self.step,
-            exclude=vocabulary.unknown,
-        )
-        try:
-            return vocabulary.decode(list(symbols))
-        except CheckpointError:  # finite weights, but so large that the predictions are not
-            raise DivergenceError("the model's prediction is not finite") from None
 
     def _keep_sample(self, text: str) -> None:
         self.standing.samples += 1
@@ -484,12 +518,12 @@ class Trainer:
 
     def _write(self, path: Path, val_loss: float | None, finished: bool) -> None:
         """A checkpoint. DivergenceError if it would hold a number that is not finite."""
-        check_weights(self._named)
+        check_weights([*self._named, *self.model.named_buffers()])
         meta = {
             "step": self.step,
             "epoch": self.epoch,
             "val_loss": val_loss,
-            "corpus": self.corpus.name,
+            "corpus": self._data_name,
             "finished": finished,
         }
         training = {
@@ -498,69 +532,63 @@ class Trainer:
             "optimizer_steps": self.optimizer.steps,
             "plateau": self.schedule.state_dict() if isinstance(self.schedule, schedules.Plateau) else None,
             "random": random.snapshot(),
-            "corpus_sha256": self.corpus.sha256,
+            "corpus_sha256": self._data_sha256,
             "fingerprint": self._fingerprint,
             "inexact": self._inexact,
             "time": {"elapsed": self.elapsed, "since_record": self._clock() - self._since_record},
         }
-        arrays = {**remembered("optimizer", self.optimizer, self.names), **state_arrays(self.state)}
+        arrays = {**remembered("optimizer", self.optimizer, self.names), **self.state_arrays()}
         if self.average is not None:
             training["average_steps"] = self.average.steps
-            arrays |= remembered("average", self.average, self.names)
+            arrays |= remembered("average", self.average, self._averaged_names)
             arrays |= {f"weights/{name}": array for name, array in self.model.state_dict().items()}
         # A square of a gradient may be infinite where the weights are not.
         check_arrays((f"the array {name}", array) for name, array in arrays.items())
         with self._averaged():
-            files.save(path, self.model, self.corpus.vocabulary, meta, training, arrays)
+            self.save(path, meta=meta, training=training, arrays=arrays)
 
-    def _restore(self, file: Path) -> TrainConfig:
+    def _restore(self, file: Path) -> Config:
         """Everything as the checkpoint has it; the settings it was written with."""
         _, header, arrays = files.read(file)
         training = header.get("training")
         if not isinstance(training, dict):
             raise CheckpointError(f"{file} holds a model only; a training cannot go on from it")
-        with _read_from(file):
-            settings = TrainConfig.of(training["config"], str(file))
-            vocabulary = Vocabulary.from_json(header["vocabulary"])
+        with read_from(file):
+            settings = type(self.config).of(training["config"], str(file))
             inexact = list(training["inexact"])
             if not all(isinstance(reason, str) for reason in inexact):
                 raise TypeError("inexact is not a list of reasons")
         refuse_changes(settings, self.config, f" in {file}")
-        same_text = training.get("corpus_sha256") == self.corpus.sha256
-        if not same_text and not self._takes_any_text:
-            raise DataError(
-                f"the text is not the one that {file} was trained on; bring the old one back, or go on with "
-                "this one: --force"
-            )
-        if vocabulary != self.corpus.vocabulary:
-            raise DataError(f"the text has other symbols than the model of {file} knows")
-        inexact += [] if same_text else ["another text"]
+        same_data = training.get("corpus_sha256") == self._data_sha256
+        if not same_data and not self._takes_any_data:
+            raise DataError(self.refusal.format(file))
+        self.refuse_other_kind(header, file)
+        inexact += [] if same_data else [self.other_data]
         with use_kernels(self.config.kernels), limited_threads(self.config):
             inexact += differences(training.get("fingerprint", {}), fingerprint(self.config.backend))
         self._start()
         self._inexact = list(dict.fromkeys(inexact))
-        with _read_from(file):
-            weights = {name: arrays[f"weights/{name}" if self.average else name] for name in self.names}
+        with read_from(file):
+            own = self.model.state_dict()
+            weights = {name: arrays[f"weights/{name}" if self.average else name] for name in own}
             self.model.load_state_dict(weights)
             steps = training["optimizer_steps"]
             restore_remembered("optimizer", self.optimizer, self.names, steps, arrays)
             if self.average is not None:
-                restore_remembered("average", self.average, self.names, training["average_steps"], arrays)
+                names, steps = self._averaged_names, training["average_steps"]
+                restore_remembered("average", self.average, names, steps, arrays)
             if isinstance(self.schedule, schedules.Plateau):
                 self.schedule.load_state_dict(training["plateau"])
             self.standing = Standing.from_json(training["standing"])
-            shape = (settings.layers, self.windows.batch_size, settings.hidden_size)
-            parts = 2 if settings.kind == "lstm" else 1
-            if same_text:  # the state belongs to a place in it
-                self.state = state_from(arrays, parts, shape, self.config.backend)
+            self.restore_state(arrays, settings, same_data)
             random.restore(training["random"])
             self._elapsed_before = seconds(training["time"]["elapsed"])
             self._since_record = self._began - seconds(training["time"]["since_record"])
         return settings
 
-    def _length_changed(self, before: TrainConfig) -> str | None:
+    def _length_changed(self, before: Config) -> str | None:
         """What a person should know whose learning rate goes by a length that is not what it was."""
-        old, new = Plan.of(before, len(self.windows)), self.plan
+        old, new = Plan.of(before, self.plan.steps_per_epoch), self.plan
         by_progress = not isinstance(self.schedule, schedules.Plateau) and self.config.schedule != "constant"
         if not by_progress or (old.steps, old.seconds) == (new.steps, new.seconds):
             return None
@@ -573,7 +601,7 @@ class Trainer:
 
 
 @contextmanager
-def _read_from(file: Path) -> Iterator[None]:
+def read_from(file: Path) -> Iterator[None]:
     """What is wrong in this block is wrong with the checkpoint."""
     try:
         yield
@@ -587,24 +615,3 @@ def _read_from(file: Path) -> Iterator[None]:
         TinygradError,
     ) as error:
         raise CheckpointError(f"{file} does not hold a training of this program: {error}") from None
-
-
-def split_windows(corpus: Corpus, config: TrainConfig) -> tuple[Windows, Windows | None]:
-    """The windows to train on, and those held out if any. DataError if the text is too short for them."""
-    name = ", ".join(config.corpus)
-    try:
-        windows = Windows(corpus.train, config.batch_size, config.seq_length)
-    except DataError as error:
-        raise DataError(
-            f"the part of {name} to train on is {error} ({len(corpus.train) + len(corpus.held_out)} symbols "
-            f"in all, {len(corpus.held_out)} held out); use a longer text or a smaller --seq-length"
-        ) from None
-    if len(corpus.held_out) == 0:
-        return windows, None
-    try:
-        return windows, Windows(corpus.held_out, config.batch_size, config.seq_length, partial=True)
-    except DataError as error:
-        raise DataError(
-            f"the held-out part of {name} is {error}; use a longer text, a larger --val-fraction, "
-            "or --val-fraction 0"
-        ) from None
