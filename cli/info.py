@@ -15,7 +15,7 @@ from .runs import Run, find_checkpoint, find_run
 from .terminal import clock, reader_may_leave
 
 if TYPE_CHECKING:
-    from tinygrad_rnn.models import Loaded
+    from tinygrad_rnn.models import Loaded, LoadedClassifier
     from tinygrad_rnn.text import Vocabulary
     from tinygrad_rnn.training.history import RunSummary
 
@@ -38,15 +38,16 @@ def info(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with everything.")] = False,
 ) -> None:
-    """What is in a checkpoint, of a run in the best one: the model, its vocabulary, its training."""
+    """What is in a checkpoint, of a run in the best one: the model, what it reads, its training."""
     from tinygrad_rnn.errors import CheckpointError
-    from tinygrad_rnn.models import files
+    from tinygrad_rnn.models import files, image_files
     from tinygrad_rnn.training.history import read_run
 
     from .layout import print_facts, print_json
 
     path, header, arrays = files.read(find_checkpoint(run))
-    loaded = files.model_of(path, header, arrays)
+    of: Any = image_files.classifier_of if "images" in header else files.model_of
+    loaded: Loaded | LoadedClassifier = of(path, header, arrays)
     loaded.meta.update(format=header["format"], **(header.get("training") or {}))
     folder = find_run(run)
     summary = read_run(folder) if (folder / "config.toml").is_file() else None
@@ -62,7 +63,7 @@ def info(
         raise CheckpointError(f"the notes in {path} are nested too deeply") from None
 
 
-def _as_json(path: Path, loaded: Loaded, run: RunSummary | None) -> dict[str, Any]:
+def _as_json(path: Path, loaded: Loaded | LoadedClassifier, run: RunSummary | None) -> dict[str, Any]:
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
@@ -70,24 +71,42 @@ def _as_json(path: Path, loaded: Loaded, run: RunSummary | None) -> dict[str, An
         "model": loaded.model.config(),
         "parameters": loaded.model.num_parameters(),
         "arrays": _arrays(loaded),
-        "vocabulary": {"size": len(loaded.vocabulary), **loaded.vocabulary.to_json()},
+        **_reads(loaded),
         "meta": loaded.meta,
     }
+
+
+def _reads(loaded: Loaded | LoadedClassifier) -> dict[str, Any]:
+    from tinygrad_rnn.models import LoadedClassifier
+
+    if isinstance(loaded, LoadedClassifier):
+        return {"images": loaded.images.to_json()}
+    return {"vocabulary": {"size": len(loaded.vocabulary), **loaded.vocabulary.to_json()}}
 
 
 # --- what one wants to know ---------------------------------------------------------------------------
 
 
-def _facts(path: Path, loaded: Loaded, run: RunSummary | None) -> Iterator[tuple[str, str]]:
+def _facts(
+    path: Path, loaded: Loaded | LoadedClassifier, run: RunSummary | None
+) -> Iterator[tuple[str, str]]:
+    from tinygrad_rnn.models import LoadedClassifier
     from tinygrad_rnn.training.events import bits
 
     model, meta = loaded.model.config(), loaded.meta
     yield "file", f"{path}, {path.stat().st_size:,} bytes"
     if run is not None:
         yield "run", f"{run.state} at step {run.steps:,}, trained for {clock(run.seconds)}"
-    yield "model", "{kind} {num_layers}x{hidden_size}, embedding {embedding_size}".format(**model)
+    if isinstance(loaded, LoadedClassifier):
+        yield "model", f"{type(loaded.model).__name__}-{model['depth']}, width {model['width']}"
+    else:
+        yield "model", "{kind} {num_layers}x{hidden_size}, embedding {embedding_size}".format(**model)
     yield "parameters", f"{loaded.model.num_parameters():,}"
-    yield "vocabulary", _vocabulary(loaded.vocabulary)
+    if isinstance(loaded, LoadedClassifier):
+        yield "images", " x ".join(map(str, loaded.images.shape))
+        yield "classes", _cut(f"{len(loaded.images.classes):,}: {', '.join(loaded.images.classes)}")
+    else:
+        yield "vocabulary", _vocabulary(loaded.vocabulary)
     if "corpus" in meta:
         yield "corpus", _said(meta["corpus"])
     if "step" in meta:
@@ -96,7 +115,12 @@ def _facts(path: Path, loaded: Loaded, run: RunSummary | None) -> Iterator[tuple
         step = f"{meta['step']:,}" if isinstance(meta["step"], int) else _said(meta["step"])
         yield "step", f"{step}{epoch}{end}"
     if _is_number(loss := meta.get("val_loss")):
-        yield "validation loss", f"{loss:.4f} nats = {bits(loss):.4f} bits/{unit_of(loaded.vocabulary)}"
+        in_bits = ""
+        if not isinstance(loaded, LoadedClassifier):
+            in_bits = f" = {bits(loss):.4f} bits/{unit_of(loaded.vocabulary)}"
+        yield "validation loss", f"{loss:.4f} nats{in_bits}"
+    if _is_number(accuracy := meta.get("val_accuracy")):
+        yield "accuracy", f"{100 * accuracy:.2f} %"
     if _is_number(elapsed := _within(meta, "time").get("elapsed")):
         yield "trained for", clock(elapsed)
     fingerprint = _within(meta, "fingerprint")
@@ -121,7 +145,7 @@ def _is_number(note: Any) -> TypeGuard[float]:
 # --- everything ---------------------------------------------------------------------------------------
 
 
-def _print_all(loaded: Loaded) -> None:
+def _print_all(loaded: Loaded | LoadedClassifier) -> None:
     from .layout import print_facts, print_table
 
     notes = {"model": loaded.model.config(), **loaded.meta}
@@ -145,7 +169,7 @@ def _notes(notes: dict[str, Any], within: str = "") -> Iterator[tuple[str, str]]
             yield _cut(within + name), _said(value)
 
 
-def _arrays(loaded: Loaded) -> list[dict[str, Any]]:
+def _arrays(loaded: Loaded | LoadedClassifier) -> list[dict[str, Any]]:
     """Name, shape, dtype and Euclidean norm of each array of the model."""
     import numpy as np
 

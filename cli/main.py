@@ -11,7 +11,22 @@ from typing import Annotated, Any
 
 import typer
 
-from . import bench, corpus, doctor, evaluate, info, inspect, repl, runs, sample, score, train
+from . import (
+    bench,
+    classify,
+    corpus,
+    doctor,
+    evaluate,
+    info,
+    inspect,
+    lab,
+    repl,
+    runs,
+    sample,
+    score,
+    train,
+    train_image,
+)
 from .terminal import one_line, reader_may_leave
 
 EXIT_CODES = (
@@ -40,12 +55,15 @@ app = typer.Typer(
 )
 _COMMANDS: list[tuple[str, Any, Any]] = [
     ("train", train, train.train),
+    ("train-image", train_image, train_image.train_image),
+    ("classify", classify, classify.classify),
     ("sample", sample, sample.sample),
     ("eval", evaluate, evaluate.evaluate),
     ("score", score, score.score),
     ("info", info, info.info),
     ("repl", repl, repl.repl),
     ("inspect", inspect, inspect.inspect),
+    ("lab", lab, lab.lab),
 ]
 for name, module, command in _COMMANDS:
     app.command(name, epilog=f"{module.EXAMPLES}\n\n{EXIT_CODES}")(command)

@@ -12,10 +12,13 @@ from typer.core import TyperGroup
 from .terminal import clock, reader_may_leave
 
 if TYPE_CHECKING:
-    from tinygrad_rnn.training.history import RunSummary
+    from tinygrad_rnn.training.history import Evaluation, RunSummary
 
 RUNS = Path("runs")
-MAIN_SETTINGS = ("corpus", "kind", "layers", "hidden_size", "optimizer", "lr", "batch_size", "seq_length")
+MAIN_SETTINGS = (
+    *("corpus", "kind", "layers", "hidden_size", "images", "model", "depth", "width"),
+    *("optimizer", "lr", "batch_size", "seq_length"),
+)
 TABLE_STEPS = 10  # of the curves that are printed as numbers
 PIPED_WIDTH = 60  # of a curve, where there is no terminal to say
 
@@ -189,6 +192,7 @@ def _settings(runs: list[RunSummary]) -> list[list[str]]:
     values = {
         name: [_setting(run.settings.get(name)) for run in runs]
         for name in dict.fromkeys([*MAIN_SETTINGS, *(name for run in runs for name in run.settings)])
+        if any(name in run.settings for run in runs)
     }
     return [
         [name.replace("_", " "), *row]
@@ -204,6 +208,7 @@ def _results(runs: list[RunSummary]) -> list[list[str]]:
         ["parameters", *(_count(run.parameters) for run in runs)],
         ["best nats", *losses[0]],
         ["best bits", *losses[1]],
+        *([["accuracy", *map(_accuracy, best)]] if any(b and b.accuracy is not None for b in best) else []),
         ["at step", *(_count(b and b.step) for b in best)],
         ["after", *("-" if b is None else clock(b.seconds) for b in best)],
         ["steps", *(_count(run.steps) for run in runs)],
@@ -247,6 +252,10 @@ def _best(run: RunSummary) -> tuple[str, str]:
     from tinygrad_rnn.training.events import bits
 
     return ("-", "-") if run.best is None else (f"{run.best.loss:.4f}", f"{bits(run.best.loss):.3f}")
+
+
+def _accuracy(best: Evaluation | None) -> str:
+    return "-" if best is None or best.accuracy is None else f"{100 * best.accuracy:.2f} %"
 
 
 def _setting(value: Any) -> str:

@@ -25,6 +25,7 @@ from .training import (
     RequireExact,
     Resume,
     beginning,
+    command_of,
     flag,
     go_on,
     is_run,
@@ -150,7 +151,9 @@ def _located(config: TrainConfig) -> TrainConfig:
 
     for source in config.corpus:
         if is_run(Path(source)):
-            raise UsageError(f"{source} is a run; to go on with it: trnn train --resume {source}")
+            raise UsageError(
+                f"{source} is a run; to go on with it: {command_of(Path(source))} --resume {source}"
+            )
     val_file = None if config.val_file is None else absolute(config.val_file)
     return replace(config, corpus=tuple(map(absolute, config.corpus)), val_file=val_file)
 

@@ -165,6 +165,13 @@ def is_run(folder: Path) -> bool:
     return (folder / "config.toml").is_file() and (folder / "checkpoints").is_dir()
 
 
+def command_of(run: Path) -> str:
+    """What goes on with a run."""
+    from tinygrad_rnn.training import RunFolder
+
+    return RunFolder(run).config().command
+
+
 def _run_and_checkpoint(named: Path) -> tuple[Path, Path | None]:
     """The run to go on with, and the checkpoint if it is one that --resume names."""
     from tinygrad_rnn.errors import CheckpointError, UsageError

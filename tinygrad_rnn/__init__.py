@@ -17,6 +17,7 @@ from .engine.checkpoint import checkpoint
 from .engine.create import arange, eye, full, ones, rand, randn, zeros
 from .engine.gradcheck import KinkWarning, gradcheck
 from .engine.op import TABLE, custom_op
+from .engine.ops.convolution import conv1d, conv2d, conv_transpose2d
 from .engine.ops.elementwise import (
     abs,
     add,
@@ -57,6 +58,8 @@ from .engine.ops.elementwise import (
 from .engine.ops.indexing import one_hot, take
 from .engine.ops.linalg import einsum, matmul
 from .engine.ops.loss import binary_cross_entropy_with_logits, cross_entropy, mse
+from .engine.ops.normalization import batch_norm, group_norm, layer_norm
+from .engine.ops.pooling import avg_pool2d, global_avg_pool2d, max_pool2d
 from .engine.ops.recurrent import gru, lstm, rnn
 from .engine.ops.reduction import (
     argmax,
@@ -73,6 +76,7 @@ from .engine.ops.reduction import (
     sum,
     var,
 )
+from .engine.ops.resampling import crop, interpolate
 from .engine.ops.shape import (
     broadcast_to,
     concatenate,
@@ -106,12 +110,18 @@ __all__ = [
     "arange",
     "argmax",
     "argmin",
+    "avg_pool2d",
+    "batch_norm",
     "binary_cross_entropy_with_logits",
     "broadcast_to",
     "checkpoint",
     "clip",
     "concatenate",
+    "conv1d",
+    "conv2d",
+    "conv_transpose2d",
     "cos",
+    "crop",
     "cross_entropy",
     "cumsum",
     "custom_op",
@@ -129,12 +139,16 @@ __all__ = [
     "flip",
     "full",
     "get_backend",
+    "global_avg_pool2d",
     "grad",
     "gradcheck",
     "greater",
     "greater_equal",
+    "group_norm",
     "gru",
+    "interpolate",
     "isfinite",
+    "layer_norm",
     "leaky_relu",
     "less",
     "less_equal",
@@ -149,6 +163,7 @@ __all__ = [
     "manual_seed",
     "matmul",
     "max",
+    "max_pool2d",
     "maximum",
     "mean",
     "min",

@@ -9,6 +9,7 @@ namespace has only functions that NumPy and CuPy share, and needs an array where
 from __future__ import annotations
 
 import operator
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -189,6 +190,10 @@ class HostileNamespace:
             setattr(self, name, self._maker(getattr(np, name)))
         for name in self._TAKE.split():
             setattr(self, name, _function(name, getattr(np, name)))
+
+        windows = np.lib.stride_tricks.as_strided
+        tricks = SimpleNamespace(as_strided=_function("as_strided", windows))
+        self.lib = SimpleNamespace(stride_tricks=tricks)
 
     @staticmethod
     def _maker(function):

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
 import numpy as np
+from hypothesis import assume
 from hypothesis.strategies import SearchStrategy
 
 import tinygrad_rnn as tg
@@ -431,6 +432,125 @@ def language_model_cases(draw: Any) -> Case:
     return Case(tuple(draw(arrays(shape, UNRELATED)) for shape in shapes), params)
 
 
+@st.composite
+def batch_norm_cases(draw: Any) -> Case:
+    """x, weight, bias (either perhaps None); never two equal values, since a variance of 0 bends sharply."""
+    shape = draw(st.sampled_from([(2, 1), (3, 2), (2, 2), (1, 2, 3), (2, 2, 2), (2, 1, 1, 2), (2, 2, 2, 1)]))
+    affine = [draw(st.none() | arrays(shape[1:2], UNRELATED)) for _ in range(2)]
+    x, eps = draw(arrays(shape, UNRELATED, unique=True)), draw(st.sampled_from([0.5, 1.0]))
+    return Case((x, *affine), {"eps": eps})
+
+
+IMAGES = [(1, 1, 3, 3), (2, 1, 2, 3), (1, 2, 4, 2), (2, 2, 2, 2), (1, 2, 2, 1), (0, 1, 3, 3)]
+
+
+def windows_along(
+    n: int, kernel: int, stride: int, padding: int, dilation: int = 1, ceil_mode: bool = False
+) -> list[list[int]]:
+    """The places of each window along an axis of n values, those in the padding too."""
+    spread, begins = dilation * (kernel - 1) + 1, []
+    begin = -padding
+    while begin + spread <= n + padding:
+        begins.append(begin)
+        begin += stride
+    if ceil_mode and begins and begins[-1] + spread < n + padding and begin < n:
+        begins.append(begin)
+    return [[begin + dilation * place for place in range(kernel)] for begin in begins]
+
+
+def windows_of(size: tuple, kernel_size: Any, stride: Any, padding: Any, *rest: Any) -> list[list[list[int]]]:
+    """windows_along, of height and width; `rest`: dilation, ceil_mode."""
+    two = lambda value: value if isinstance(value, tuple) else (value, value)  # noqa: E731
+    given = [kernel_size, kernel_size if stride is None else stride, padding, *rest]
+    return [windows_along(n, *options) for n, *options in zip(size, *map(two, given), strict=True)]
+
+
+@st.composite
+def pooling_params(draw: Any, size: tuple, dilations: list, ceil_modes: list) -> dict[str, Any]:
+    """Windows that fit images of that size, none of them in the padding alone."""
+    params = {
+        "kernel_size": draw(st.sampled_from([2, 1, (1, 2), (2, 1), 3])),
+        "stride": draw(st.sampled_from([None, 1, (2, 1), 3])),
+        "padding": draw(st.sampled_from([0, 0, 1, (0, 1), (1, 0)])),
+        "dilation": draw(st.sampled_from(dilations)),
+    }
+    kernel, padding = (np.broadcast_to(params[name], 2) for name in ("kernel_size", "padding"))
+    params["padding"] = tuple(np.minimum(padding, kernel // 2).tolist())
+    ceil_mode = draw(st.sampled_from(ceil_modes))
+    axes = windows_of(size, *params.values(), ceil_mode)
+    assume(all(axes))
+    assume(all(any(0 <= i < n for i in w) for n, axis in zip(size, axes, strict=True) for w in axis))
+    return {**params, "ceil_mode": ceil_mode}
+
+
+@st.composite
+def max_pool_cases(draw: Any) -> Case:
+    shape = draw(st.sampled_from(IMAGES))
+    params = draw(pooling_params(shape[2:], [1, 1, 2, (1, 2)], TRUTH))
+    return Case((draw(arrays(shape, REALS, unique=True)),), params)
+
+
+@st.composite
+def winners_cases(draw: Any, put: bool) -> Case:
+    """Any places in the windows; those in the padding have no value."""
+    shape = draw(st.sampled_from(IMAGES))
+    params = draw(pooling_params(shape[2:], [1, 2], TRUTH))
+    ceil_mode = params.pop("ceil_mode")
+    counts = tuple(map(len, windows_of(shape[2:], *params.values(), ceil_mode)))
+    places = list(range(math.prod(np.broadcast_to(params["kernel_size"], 2).tolist())))
+    winners = draw(arrays((*shape[:2], *counts), places)).astype(np.uint8)
+    if put:
+        return Case((draw(arrays(winners.shape, REALS)), winners), {"size": shape[2:], **params})
+    return Case((draw(arrays(shape, REALS)), winners), params)
+
+
+@st.composite
+def avg_pool_cases(draw: Any, gradient: bool) -> Case:
+    shape = draw(st.sampled_from(IMAGES))
+    params = draw(pooling_params(shape[2:], [1], TRUTH))
+    counts = tuple(map(len, windows_of(shape[2:], *params.values())))
+    del params["dilation"]
+    params["count_include_pad"] = draw(st.booleans())
+    if gradient:
+        return Case((draw(arrays((*shape[:2], *counts), REALS)),), {"size": shape[2:], **params})
+    return Case((draw(arrays(shape, REALS)),), params)
+
+
+@st.composite
+def interpolate_cases(draw: Any, gradient: bool) -> Case:
+    shape, size = draw(st.sampled_from(IMAGES)), draw(st.tuples(*[st.integers(1, 5)] * 2))
+    scales = draw(st.none() | st.just(tuple(m / n * 1.01 for n, m in zip(shape[2:], size, strict=True))))
+    mode, align_corners = draw(st.sampled_from([("nearest", False), ("bilinear", False), ("bilinear", True)]))
+    params = {"scales": scales, "mode": mode, "align_corners": align_corners}
+    if gradient:
+        return Case((draw(arrays((*shape[:2], *size), REALS)),), {"size": shape[2:], **params})
+    return Case((draw(arrays(shape, REALS)),), {"size": size, **params})
+
+
+CONVOLUTIONS = [(1, 3), (1, 3), (0, 2), (1, 2), (0, 2)]  # kernel, stride, padding, dilation, spare rows
+CHANNELS = [(1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2), (2, 2, 2), (0, 1, 2)]  # images; a group's in and out
+
+
+@st.composite
+def convolution_cases(draw: Any, inputs: str) -> Case:
+    """Two of images x, kernels w and images y of the result's shape: "xw" (and a bias), "yw" or "xy"."""
+    pairs = [(draw(st.integers(low, high)), draw(st.integers(low, high))) for low, high in CONVOLUTIONS]
+    kernel, stride, padding, dilation, more = pairs
+    ways = list(zip(kernel, padding, dilation, more, strict=True))
+    size = tuple(max(1, d * (k - 1) + 1 - 2 * p) + m for k, p, d, m in ways)
+    N, members, outs = draw(st.sampled_from(CHANNELS))
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    shapes = {"x": (N, groups * members, *size), "w": (groups * outs, members, *kernel)}
+    shapes["y"] = conv2d(np.zeros(shapes["x"]), np.zeros(shapes["w"]), None, **options).shape
+    arguments: list[Any] = [draw(arrays(shapes[name], REALS)) for name in inputs]
+    if inputs == "xw":
+        arguments.append(draw(st.none() | arrays((groups * outs,), REALS)))
+    else:
+        options["size" if inputs == "yw" else "kernel_size"] = size if inputs == "yw" else kernel
+    return Case(tuple(arguments), options)
+
+
 # --- what the ops without a NumPy function compute ------------------------------------------------
 
 
@@ -522,8 +642,134 @@ def language_model(embedding, w, b, *rest, symbols, targets, kind):
     return loss, *(np.stack([end[i] for end in ends]) for i in range(count))
 
 
+def conv2d(x, w, bias, stride, padding, dilation, groups):
+    padded = np.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding)))
+    ways = zip(padded.shape[2:], w.shape[2:], stride, dilation, strict=True)
+    y = np.zeros((len(x), len(w), *(len(range(0, n - d * (k - 1), s)) for n, k, s, d in ways)))
+    for place in np.ndindex(y.shape):
+        y[place] = np.sum(padded[_met(place, w.shape, stride, dilation, groups)] * w[place[1]])
+    return y if bias is None else y + bias[:, None, None]
+
+
+def conv2d_input(y, w, size, stride, padding, dilation, groups):
+    (H, W), (above, left) = size, padding
+    padded = np.zeros((len(y), groups * w.shape[1], H + 2 * above, W + 2 * left))
+    for place, value in np.ndenumerate(y):
+        padded[_met(place, w.shape, stride, dilation, groups)] += value * w[place[1]]
+    return padded[:, :, above : above + H, left : left + W]
+
+
+def conv2d_weight(x, y, kernel_size, stride, padding, dilation, groups):
+    padded = np.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding)))
+    w = np.zeros((y.shape[1], x.shape[1] // groups, *kernel_size))
+    for place, value in np.ndenumerate(y):
+        w[place[1]] += value * padded[_met(place, w.shape, stride, dilation, groups)]
+    return w
+
+
+def _met(place: tuple, weight: tuple, stride: tuple, dilation: tuple, groups: int) -> tuple:
+    """The part of the padded images that a place (n, o, row, column) of a convolution's result is made of."""
+    n, o, *corner = place
+    outs, members, *kernel = weight
+    group = o // (outs // groups)
+    ways = zip(corner, kernel, stride, dilation, strict=True)
+    rows_and_columns = (slice(at * s, at * s + d * (k - 1) + 1, d) for at, k, s, d in ways)
+    return (n, slice(group * members, (group + 1) * members), *rows_and_columns)
+
+
 def _bias(b: Any) -> Any:
     return 0.0 if b is None else b
+
+
+def batch_norm(x: np.ndarray, weight: Any, bias: Any, eps: float) -> tuple:
+    channels = [x[:, c] for c in range(x.shape[1])]
+    mean, var = (np.array([f(values) for values in channels]) for f in (np.mean, np.var))
+    outs = [(values - np.mean(values)) / np.sqrt(np.var(values) + eps) for values in channels]
+    weight, bias = (np.full(len(mean), n) if p is None else p for p, n in ((weight, 1), (bias, 0)))
+    return np.stack([out * w + b for out, w, b in zip(outs, weight, bias, strict=True)], 1), mean, var
+
+
+def pooled(x: np.ndarray, windows: list, choose: Callable) -> np.ndarray:
+    """`choose` of each window of each image: a list of (number of the place, row, column), image."""
+    rows, columns = windows
+    out = np.zeros((*x.shape[:2], len(rows), len(columns)))
+    for n, c, i, j in np.ndindex(out.shape):
+        places = [(row, column) for row in rows[i] for column in columns[j]]
+        inside = [
+            (number, row, column)
+            for number, (row, column) in enumerate(places)
+            if 0 <= row < x.shape[2] and 0 <= column < x.shape[3]
+        ]
+        out[n, c, i, j] = choose(inside, x[n, c], (n, c, i, j))
+    return out
+
+
+def max_pool2d(x: np.ndarray, **params: Any) -> np.ndarray:
+    windows = windows_of(x.shape[2:], *params.values())
+    return pooled(x, windows, lambda w, image, _: max(image[p[1:]] for p in w))
+
+
+def max_pool2d_winners(x: np.ndarray, **params: Any) -> np.ndarray:
+    windows = windows_of(x.shape[2:], *params.values())
+    return pooled(x, windows, lambda w, image, _: max(w, key=lambda p: image[p[1:]])[0]).astype(np.uint8)
+
+
+def take_winners(x: np.ndarray, winners: np.ndarray, **params: Any) -> np.ndarray:
+    windows = windows_of(x.shape[2:], *params.values(), True)
+    windows = [axis[:count] for axis, count in zip(windows, winners.shape[2:], strict=True)]
+    return pooled(x, windows, lambda w, image, at: sum(image[p[1:]] for p in w if p[0] == winners[at]))
+
+
+def avg_pool2d(
+    x: np.ndarray, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool
+) -> np.ndarray:
+    windows = windows_of(x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
+    ends = [n + p for n, p in zip(x.shape[2:], np.broadcast_to(padding, 2), strict=True)]
+
+    def average(inside: list, image: np.ndarray, at: tuple) -> float:
+        sides = [
+            sum(p < end for p in axis[o]) for axis, o, end in zip(windows, at[2:], ends, strict=True)
+        ]
+        count = math.prod(sides) if count_include_pad else len(inside)
+        return sum(image[p[1:]] for p in inside) / count
+
+    return pooled(x, windows, average)
+
+
+def interpolate(x: np.ndarray, size: tuple, scales: Any, mode: str, align_corners: bool) -> np.ndarray:
+    rows, columns = (
+        resizing(n, m, scale, mode, align_corners)
+        for n, m, scale in zip(x.shape[2:], size, scales or (None, None), strict=True)
+    )
+    return rows @ x @ columns.T
+
+
+def resizing(n: int, m: int, scale: float | None, mode: str, align_corners: bool) -> np.ndarray:
+    """The matrix (m, n) that makes m values of n."""
+    matrix = np.zeros((m, n))
+    step = n / m if scale is None or n == m else 1 / scale
+    for o in range(m):
+        if mode == "nearest":
+            matrix[o, min(math.floor(o * step + 1e-6), n - 1)] = 1
+            continue
+        at = o * (n - 1) / max(m - 1, 1) if align_corners else min(max((o + 0.5) * step - 0.5, 0), n - 1)
+        matrix[o] = np.maximum(1 - np.abs(np.arange(n) - at), 0)
+    return matrix
+
+
+def transpose_of(linear: Callable) -> Callable:
+    """The reference of a linear op's derivative: g by the transpose of its matrix, column by column."""
+
+    def transposed(g: np.ndarray, *rest: Any, size: tuple, **params: Any) -> np.ndarray:
+        out = np.zeros((*g.shape[:2], *size))
+        for place in np.ndindex(out.shape):
+            one = np.zeros(out.shape)
+            one[place] = 1
+            params_of = {"size": g.shape[2:], **params} if linear is interpolate else params
+            out[place] = np.sum(g * linear(one, *rest, **params_of))
+        return out
+
+    return transposed
 
 
 # --- the table ------------------------------------------------------------------------------------
@@ -647,6 +893,20 @@ SAMPLES: dict[str, Sample] = {
         one(np.tanh).cases,
         function=lambda x: tg.checkpoint(lambda v: v * tg.tanh(v), x),
     ),
+    # normalisation, pooling, resampling
+    "batch_norm": Sample(batch_norm, batch_norm_cases(), examples=8),
+    "max_pool2d": Sample(max_pool2d, max_pool_cases(), examples=10),
+    "max_pool2d_winners": Sample(max_pool2d_winners, max_pool_cases()),
+    "take_winners": Sample(take_winners, winners_cases(put=False), examples=10),
+    "put_winners": Sample(transpose_of(take_winners), winners_cases(put=True), examples=10),
+    "avg_pool2d": Sample(avg_pool2d, avg_pool_cases(gradient=False), examples=10),
+    "avg_pool2d_gradient": Sample(transpose_of(avg_pool2d), avg_pool_cases(gradient=True), examples=10),
+    "interpolate": Sample(interpolate, interpolate_cases(gradient=False), examples=10),
+    "interpolate_gradient": Sample(transpose_of(interpolate), interpolate_cases(gradient=True), examples=10),
+    # convolution
+    "conv2d": Sample(conv2d, convolution_cases("xw")),
+    "conv2d_input": Sample(conv2d_input, convolution_cases("yw")),
+    "conv2d_weight": Sample(conv2d_weight, convolution_cases("xy")),
     # sequences
     "rnn": Sample(rnn, sequence_cases(1, 1, nonlinearity=st.sampled_from(["tanh", "relu"])), examples=8),
     "lstm": Sample(lstm, sequence_cases(4, 2), examples=5),

@@ -33,6 +33,7 @@ MUTATIONS: dict[str, Callable] = {
 
 SAME_WHEN_TRANSPOSED = {"b_ih", "b_hh"}  # of one dimension
 NEVER_SQUARE = {("lstm", "w_hh"), ("gru", "w_hh")}  # the engine refuses the shape; see below
+NEVER_SQUARE |= {("batch_norm", "weight"), ("batch_norm", "bias"), ("conv2d", "bias")}  # of one dimension
 
 
 def gradients_of(op: Op) -> list[tuple[str, int]]:

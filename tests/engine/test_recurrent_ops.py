@@ -338,5 +338,7 @@ def test_an_unknown_nonlinearity() -> None:
 
 
 def test_every_sequence_op_is_here() -> None:
-    assert {*CELLS, "language_model"} == {name for name, op in TABLE.items() if op.reference is not None}
+    elsewhere = {"batch_norm", "max_pool2d"}  # which have no sequence
+    with_reference = {name for name, op in TABLE.items() if op.reference is not None}
+    assert {*CELLS, "language_model"} == with_reference - elsewhere
     assert set(CELLS) <= set(SAMPLES)

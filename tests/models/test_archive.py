@@ -20,6 +20,8 @@ ARRAYS = {
     "a": np.arange(6, dtype="float32").reshape(2, 3),
     "b/c": np.array([1.5, np.nan, np.inf]),
     "d": np.zeros((0, 2), "float32"),
+    "e": np.array(3),  # of no dimensions
+    "f": np.arange(6.0).reshape(2, 3).T,
 }
 
 
@@ -36,7 +38,7 @@ def test_what_was_written_comes_back(written):
     assert header["format"] == archive.FORMAT
     assert set(arrays) == set(ARRAYS)
     for name, array in ARRAYS.items():
-        assert arrays[name].dtype == array.dtype
+        assert (arrays[name].dtype, arrays[name].shape) == (array.dtype, array.shape)
         np.testing.assert_array_equal(arrays[name], array)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import nn
-from tinygrad_rnn.errors import DataError, ShapeError
+from tinygrad_rnn.errors import DataError, GraphError, ShapeError
 
 
 class Shared(nn.Module):
@@ -120,3 +120,52 @@ def test_loss_modules_equal_the_functions(reduction):
     ):
         ours = module(reduction=reduction)(x, target)
         np.testing.assert_array_equal(ours.numpy(), function(x, target, reduction=reduction).numpy())
+
+
+class Counting(nn.Module):
+    def __init__(self):
+        self.scale = nn.Parameter(np.ones(2, np.float32))
+        self.register_buffer("seen", np.zeros((), np.int64))
+        self.inner = nn.Sequential(nn.BatchNorm1d(2))
+
+
+def test_buffers_are_state_but_not_learnt():
+    model = Counting()
+    inner = ["inner.0.running_mean", "inner.0.running_var", "inner.0.num_batches_tracked"]
+    assert [n for n, _ in model.named_buffers()] == ["seen", *inner]
+    assert len(list(model.buffers())) == 4 and not any(b.requires_grad for b in model.buffers())
+    assert [n for n, _ in model.named_parameters()] == ["scale", "inner.0.weight", "inner.0.bias"]
+    assert list(model.state_dict()) == ["scale", "seen", "inner.0.weight", "inner.0.bias", *inner]
+
+
+def test_buffers_travel_with_the_state_and_are_checked():
+    one, two = Counting(), Counting()
+    one.seen.copy_(7)
+    two.load_state_dict(one.state_dict())
+    assert two.seen.item() == 7 and two.seen.dtype == np.int64 and isinstance(two.seen, nn.Buffer)
+    state = one.state_dict()
+    del state["seen"]
+    state["inner.0.running_mean"] = np.zeros(3, np.float32)
+    with pytest.raises(ShapeError) as caught:
+        two.load_state_dict(state)
+    for part in ("seen is missing", "inner.0.running_mean has shape (3,) instead of (2,)"):
+        assert part in str(caught.value)
+
+
+def test_a_buffer_is_not_lost_by_assignment():
+    model = Counting()
+    with pytest.raises(GraphError, match=r"seen is a buffer and would be lost; assign an nn\.Buffer"):
+        model.seen = model.seen + 1
+    with pytest.raises(GraphError, match=r"scale is a parameter and would be lost; assign an nn\.Parameter"):
+        model.scale = model.scale * 2
+    model.seen = nn.Buffer(np.ones((), np.int64))
+    assert "seen" in model.state_dict()
+
+
+def test_buffers_move_to_another_backend(hostile):
+    model = Counting().to("hostile")
+    assert all(held.backend is hostile for held in (*model.parameters(), *model.buffers()))
+    out = model.inner(tg.randn(4, 2, backend="hostile"))
+    assert out.backend is hostile
+    back = model.to("numpy").state_dict()
+    assert back["inner.0.num_batches_tracked"] == 1 and back["inner.0.running_mean"].any()

@@ -38,7 +38,7 @@ def write(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> 
     from safetensors.numpy import save
 
     text = json.dumps({"digest": _BLANK.decode(), "format": FORMAT, **header}, sort_keys=True)
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     data = bytearray(save(arrays, {KEY: text}))
     if data[8 : _DIGEST.stop] != _PREFIX + _BLANK:
         raise CheckpointError(f"cannot write {path}: the header does not begin with the digest")

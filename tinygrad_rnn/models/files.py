@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import CheckpointError, TinygradError
+from ..nn import Module
 from ..text.vocabulary import Vocabulary
 from . import archive
 from .char_lm import CharLM
@@ -41,13 +42,22 @@ def save(
     meta      notes for a person: the step, the loss
     training  what training needs to go on; `arrays` belong to it, their names contain a "/"
     """
-    header = {
-        "meta": dict(meta),
-        "model": model.config(),
-        "training": None if training is None else dict(training),
-        "vocabulary": vocabulary.to_json(),
-    }
-    archive.write(Path(path), header, {**model.state_dict(), **(arrays or {})})
+    described = {"model": model.config(), "vocabulary": vocabulary.to_json()}
+    write(Path(path), model, described, meta, training, arrays)
+
+
+def write(
+    path: Path,
+    model: Module,
+    described: Mapping[str, Any],
+    meta: Mapping[str, Any],
+    training: Mapping[str, Any] | None,
+    arrays: Mapping[str, np.ndarray] | None,
+) -> None:
+    """Write a model of any kind; `described`: what it takes to make it again and to use it."""
+    training = None if training is None else dict(training)
+    header = {**described, "meta": dict(meta), "training": training}
+    archive.write(path, header, {**model.state_dict(), **(arrays or {})})
 
 
 def load(path: str | os.PathLike) -> Loaded:
@@ -83,6 +93,7 @@ def _offering_another(file: Path) -> Iterator[None]:
 
 def model_of(file: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Loaded:
     """The model in what read() returned; what belongs to its training is left aside."""
+    refuse_other_task(file, header, "vocabulary")
     try:
         vocabulary = Vocabulary.from_json(header["vocabulary"])
         weights = {name: array for name, array in arrays.items() if "/" not in name}
@@ -91,6 +102,17 @@ def model_of(file: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) 
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, MemoryError, TinygradError) as error:
         raise CheckpointError(f"{file} does not hold a model of this program: {error}") from None
     return Loaded(model.eval(), vocabulary, meta)
+
+
+def refuse_other_task(file: Path, header: Mapping[str, Any], wanted: str) -> None:
+    """CheckpointError for a model that does something else than the one that is asked for.
+
+    wanted: what its header must have, "vocabulary" or "images"
+    """
+    kinds = {"vocabulary": "a character model", "images": "an image classifier"}
+    found = [kind for name, kind in kinds.items() if name in header and name != wanted]
+    if found and wanted not in header:
+        raise CheckpointError(f"{file} holds {found[0]}, and it takes {kinds[wanted]} here")
 
 
 def _fitting(config: dict[str, Any], symbols: int, arrays: dict[str, np.ndarray]) -> CharLM:

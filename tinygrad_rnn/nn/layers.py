@@ -10,7 +10,7 @@ import numpy as np
 from ..engine.ops.elementwise import dropout
 from ..engine.ops.indexing import take
 from ..engine.random import generator
-from ..engine.tensor import DEFAULT_DTYPE, Tensor
+from ..engine.tensor import DEFAULT_DTYPE, Tensor, no_grad, tensor
 from ..errors import DataError
 from .module import Module, Parameter
 
@@ -18,6 +18,26 @@ from .module import Module, Parameter
 def uniform(bound: float, *shape: int) -> Parameter:
     """A parameter drawn uniformly from -bound..bound."""
     return Parameter(generator().uniform(-bound, bound, shape).astype(DEFAULT_DTYPE))
+
+
+def kaiming_normal_(weight: Tensor) -> None:
+    """Draw the weight of a Linear, Conv1d or Conv2d anew: normal, of variance 2 / (inputs of an output). It
+    keeps the size of activations from layer to layer, where ReLUs halve their mean square (He et al., 2015,
+    "Delving deep into rectifiers")."""
+    fan_in = weight.size // weight.shape[0]
+    _overwrite(weight, math.sqrt(2 / fan_in) * generator().standard_normal(weight.shape))
+
+
+def fan_in_uniform_(weight: Tensor) -> None:
+    """Draw the weight of a Linear, Conv1d or Conv2d anew as it starts: uniform within 1 / sqrt(inputs of an
+    output), PyTorch's default. With ReLUs between, each layer leaves a sixth of their mean square."""
+    bound = math.sqrt(weight.shape[0] / weight.size)
+    _overwrite(weight, generator().uniform(-bound, bound, weight.shape))
+
+
+def _overwrite(weight: Tensor, drawn: np.ndarray) -> None:
+    with no_grad():
+        weight.copy_(tensor(drawn, dtype=weight.dtype, backend=weight.backend))
 
 
 class Linear(Module):

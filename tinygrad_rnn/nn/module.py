@@ -1,8 +1,9 @@
-"""`Module` and `Parameter`: how a network holds its weights and finds them again by name."""
+"""`Module`, `Parameter` and `Buffer`: how a network holds its arrays and finds them again by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,8 +27,21 @@ class Parameter(Tensor):
         super().__init__(made.array, leaf_node(made.array, made.backend), 0, made.backend)
 
 
+class Buffer(Tensor):
+    """A tensor that belongs to the state of a Module and is not learnt, such as a running mean."""
+
+    __slots__ = ()
+
+    def __init__(self, data: Any) -> None:
+        made = tensor(data)
+        super().__init__(made.array, None, 0, made.backend)
+
+
+_STATE = (Parameter, Buffer)
+
+
 class Module:
-    """A part of a network: parameters and further modules as attributes, and `forward`.
+    """A part of a network: parameters, buffers and further modules as attributes, and `forward`.
 
     Calling the module calls forward. `training` says whether dropout and the like are active.
     """
@@ -37,11 +51,12 @@ class Module:
 
     def __setattr__(self, name: str, value: Any) -> None:
         present = self.__dict__.get(name)
-        if isinstance(present, Parameter) and isinstance(value, Tensor) and not isinstance(value, Parameter):
-            raise GraphError(
-                f"{name} is a parameter and would be lost; assign an nn.Parameter, or change it in place "
-                "(copy_, or -= inside tg.no_grad())"
-            )
+        for kind in (Parameter, Buffer):
+            if isinstance(present, kind) and isinstance(value, Tensor) and not isinstance(value, kind):
+                raise GraphError(
+                    f"{name} is a {kind.__name__.lower()} and would be lost; assign an nn.{kind.__name__}, "
+                    "or change it in place (copy_, or -= inside tg.no_grad())"
+                )
         object.__setattr__(self, name, value)
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
@@ -73,16 +88,31 @@ class Module:
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Every parameter once, with its dotted name (the first one, where it is shared)."""
+        return self._named(Parameter)
+
+    def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
+        """Every buffer once, with its dotted name (the first one, where it is shared)."""
+        return self._named(Buffer)
+
+    def _named(self, kind: Any) -> Iterator[tuple[str, Any]]:
         seen: set[int] = set()
         for path, module in self.named_modules():
             for name, value in vars(module).items():
-                if isinstance(value, Parameter) and id(value) not in seen:
+                if isinstance(value, kind) and id(value) not in seen:
                     seen.add(id(value))
                     yield (f"{path}.{name}" if path else name), value
 
     def parameters(self) -> Iterator[Parameter]:
         """Every parameter once."""
         return (parameter for _, parameter in self.named_parameters())
+
+    def buffers(self) -> Iterator[Buffer]:
+        """Every buffer once."""
+        return (buffer for _, buffer in self.named_buffers())
+
+    def register_buffer(self, name: str, value: Any) -> None:
+        """Hold a tensor or array as the attribute `name`: it is part of state_dict(), and not learnt."""
+        setattr(self, name, Buffer(value))
 
     def num_parameters(self) -> int:
         """How many numbers are learnt."""
@@ -106,33 +136,33 @@ class Module:
             parameter.grad = None
 
     def to(self: Self, backend: str | Backend) -> Self:
-        """Move all parameters to another backend, in place; their gradients are forgotten."""
+        """Move all parameters and buffers to another backend, in place; gradients are forgotten."""
         target = get_backend(backend)
-        for parameter in self.parameters():
-            if parameter.backend is not target:
-                parameter.array = target.from_host(parameter.numpy())
-                parameter.backend = target
-                if parameter.node is not None:  # one that was frozen stays so
-                    parameter.node = leaf_node(parameter.array, target)
+        for _, held in self._named(_STATE):
+            if held.backend is not target:
+                held.array = target.from_host(held.numpy())
+                held.backend = target
+                if held.node is not None:  # a buffer has none, and a parameter that was frozen stays so
+                    held.node = leaf_node(held.array, target)
         return self
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Name -> value, as copies in host memory."""
-        return {name: parameter.numpy() for name, parameter in self.named_parameters()}
+        """Name -> value of all parameters and buffers, as copies in host memory."""
+        return {name: held.numpy() for name, held in self._named(_STATE)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Overwrite all parameters. Names and shapes must match; ShapeError lists what does not."""
-        own = dict(self.named_parameters())
+        """Overwrite parameters and buffers. Names and shapes must match; ShapeError lists what does not."""
+        own = dict(self._named(_STATE))
         wrong = [f"{name} is missing" for name in own if name not in state]
         wrong += [f"{name} is not part of this model" for name in state if name not in own]
-        for name, parameter in own.items():
-            if name in state and tuple(state[name].shape) != parameter.shape:
-                wrong.append(f"{name} has shape {tuple(state[name].shape)} instead of {parameter.shape}")
+        for name, held in own.items():
+            if name in state and tuple(state[name].shape) != held.shape:
+                wrong.append(f"{name} has shape {tuple(state[name].shape)} instead of {held.shape}")
         if wrong:
             raise ShapeError("these weights do not fit the model: " + "; ".join(wrong))
         with no_grad():
-            for name, parameter in own.items():
-                parameter.copy_(tensor(state[name], dtype=parameter.dtype, backend=parameter.backend))
+            for name, held in own.items():
+                held.copy_(tensor(state[name], dtype=held.dtype, backend=held.backend))
 
     def __repr__(self) -> str:
         children = [(n, m) for n, m in vars(self).items() if isinstance(m, Module)]
@@ -155,7 +185,27 @@ class Sequential(Module):
         for number, step in enumerate(steps):
             setattr(self, str(number), step)
 
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Any]:
+        return (getattr(self, str(number)) for number in range(self._count))
+
     def forward(self, x: Any) -> Any:
-        for number in range(self._count):
-            x = getattr(self, str(number))(x)
+        for step in self:
+            x = step(x)
         return x
+
+
+@contextmanager
+def evaluating(module: Module) -> Iterator[None]:
+    """In this block the module does not train: no dropout, no new running statistics, nothing recorded."""
+    training = module.training
+    if training:
+        module.eval()
+    try:
+        with no_grad():
+            yield
+    finally:
+        if training:
+            module.train()

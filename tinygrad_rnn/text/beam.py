@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..errors import SettingError, UsageError
-from .sampling import ENDED, check_start, evaluating, log_odds, read, repeated
+from ..nn.module import evaluating
+from .sampling import ENDED, check_start, log_odds, read, repeated
 
 if TYPE_CHECKING:
     from ..models import CharLM

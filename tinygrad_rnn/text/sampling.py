@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from ..engine.ops.fused import is_compiled
 from ..engine.ops.language_model import Parts
 from ..engine.tensor import no_grad
 from ..errors import CheckpointError, DataError, SettingError, UsageError
+from ..nn.module import evaluating
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -255,17 +255,3 @@ def opening(vocabulary: Vocabulary) -> np.ndarray:
         if len(found):
             return found
     return np.zeros(1, np.intp)
-
-
-@contextmanager
-def evaluating(model: CharLM) -> Iterator[None]:
-    """In this block the model does not train: no dropout, and nothing is recorded."""
-    training = model.training
-    if training:
-        model.eval()
-    try:
-        with no_grad():
-            yield
-    finally:
-        if training:
-            model.train()

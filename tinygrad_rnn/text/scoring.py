@@ -15,8 +15,8 @@ import numpy as np
 from ..engine.ops.loss import cross_entropy
 from ..engine.tensor import Tensor, tensor
 from ..errors import CheckpointError
+from ..nn.module import evaluating
 from .batches import Window
-from .sampling import evaluating
 
 if TYPE_CHECKING:
     from ..models import CharLM

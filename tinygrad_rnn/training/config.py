@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from ..errors import UsageError
-from ..models import KINDS
+from ..models import IMAGE_MODELS, KINDS
+from ..optim.optimizers import OPTIMIZERS
 from ..text.vocabulary import ENCODINGS
 from .settings import (
     IMAGES,
@@ -25,7 +28,6 @@ from .settings import (
 
 UNITS_WORTH_SHARING = 256  # a layer of them, among several threads
 BROKEN = ("refuse", "skip")
-IMAGE_MODELS = ("resnet", "plain", "vgg")
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Tiny Shakespeare, last tenth held out: 1.401 nats, 1.398 as one stream. See README, "How good is it?".
@@ -167,7 +169,7 @@ class ImageConfig(Settings):
     default_epochs: ClassVar[int] = 30
     default_steps: ClassVar[int] = 0
     interval_steps: ClassVar[int] = 1
-    default_momentum: ClassVar[float] = 0.9
+    default_sgd: ClassVar[Mapping[str, float]] = MappingProxyType({"momentum": 0.9, "weight_decay": 1e-4})
 
     images: str = setting(IMAGES, "digits, shapes, or a folder.", changeable=True)
     size: int | None = setting(
@@ -176,11 +178,15 @@ class ImageConfig(Settings):
     broken: str = setting(
         IMAGES, "What a file that is no image does: refuse all, or skip it.", "refuse", choices=BROKEN
     )
+    gray: bool = setting(IMAGES, "Make one channel of three.", False)
     val_fraction: float = setting(
         IMAGES, "Part of each class held out for validation, if the images come without such a part.", 0.2
     )
-    flip: bool = setting(IMAGES, "Show half of the images mirrored, other ones in each epoch.", False)
-    shift: int = setting(IMAGES, "Move each image by up to so many pixels, by others in each epoch.", 0)
+    flip: bool = setting(IMAGES, "Show half of the images mirrored, others in each epoch.", False)
+    shift: int = setting(
+        IMAGES, "Move each image by up to so many pixels, otherwise in each epoch; its border is repeated.", 0
+    )
+    crop: int = setting(IMAGES, "The same, but black comes in; 4 is usual for 32x32.", 0)
 
     model: str = setting(MODEL, f"{', '.join(IMAGE_MODELS)}.", "resnet", choices=IMAGE_MODELS)
     depth: int = setting(MODEL, "Layers with weights: of resnet and plain 6n + 2, such as 20.", 20)
@@ -189,23 +195,41 @@ class ImageConfig(Settings):
     preactivation: bool = setting(MODEL, "Of resnet: normalise and rectify before convolving.", False)
 
     batch_size: int = setting(TRAINING, "Images a step.", 64)
-    optimizer: str = setting(TRAINING, "sgd, adam, ...", "sgd")
+    optimizer: str = setting(TRAINING, f"{', '.join(OPTIMIZERS)}.", "sgd", choices=OPTIMIZERS)
     lr: float = setting(TRAINING, "Learning rate at its highest.", 0.1)
-    weight_decay: float | None = setting(TRAINING, "Pull of the weights towards zero.", 1e-4)
+    momentum: float | None = setting(
+        TRAINING, "Of sgd: part of a step that goes into the next one.", None, unset="0.9"
+    )
+    weight_decay: float | None = setting(
+        TRAINING, "Pull of the weights towards zero.", None, unset="1e-4 with sgd, else the optimiser's own"
+    )
 
     def __post_init__(self) -> None:
         if not self.images:
             raise UsageError("a training needs images: digits, shapes, or a folder")
         super().__post_init__()
         self._require_counts("size", "depth", "width")
+        self._require_parts("val_fraction")
+        for name in ("shift", "crop"):
+            self._require(name, getattr(self, name) >= 0, "at least 0")
+        if self.shift and self.crop:
+            raise UsageError("shift and crop both move an image; give one of them")
+        if self.preactivation and self.model == "vgg":
+            raise UsageError("vgg has no preactivation; resnet and plain have")
 
     @property
     def holds_out(self) -> bool:
-        return True
+        return True  # what comes with a part to test on has one
 
     @property
     def model_name(self) -> str:
         return f"{self.model}-{self.depth}"
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """What the model's class is told beside the numbers of channels and classes."""
+        options = {"depth": self.depth, "width": self.width, "batch_norm": self.batch_norm}
+        return options if self.model == "vgg" else {**options, "preactivation": self.preactivation}
 
     @property
     def units(self) -> str:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..nn.module import evaluating
 from ..text.batches import Windows
-from ..text.sampling import evaluating
 from ..text.scoring import Scored
 from ..text.statistics import entropy
 from .events import bits

@@ -14,20 +14,26 @@ from typing import Any, NamedTuple, NoReturn, TypeGuard
 from ..errors import CheckpointError, DataError, UsageError
 from ..models import find_checkpoint
 from ..models.archive import KEY
+from .config import ImageConfig
 from .events import bits
 from .settings import read_toml
 
 _COUNTS = ("step", "epoch")
-_MEASURES = ("train_loss", "val_loss", "grad_norm", "lr", "chars_per_second", "seconds")
+_MEASURES = (
+    *("train_loss", "val_loss", "val_accuracy", "grad_norm", "lr", "seconds"),
+    *("chars_per_second", "images_per_second"),
+)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d_\d{6}")  # how a new run's name begins
 
 
 class Evaluation(NamedTuple):
-    """The validation loss after a step, in nats a symbol; seconds: since training began."""
+    """The validation loss after a step, in nats a symbol or image; seconds: since training began. accuracy:
+    part of the images that were recognised, None of a text."""
 
     step: int
     seconds: float
     loss: float
+    accuracy: float | None = None
 
 
 class Saved(NamedTuple):
@@ -81,7 +87,12 @@ class RunSummary:
     def curve(self) -> list[Evaluation]:
         """The validation losses in the order in which they were found."""
         return [
-            Evaluation(record["step"], record.get("seconds") or 0.0, record["val_loss"])
+            Evaluation(
+                record["step"],
+                record.get("seconds") or 0.0,
+                record["val_loss"],
+                record.get("val_accuracy"),
+            )
             for record in self.records
             if record.get("val_loss") is not None
         ]
@@ -93,15 +104,17 @@ class RunSummary:
 
     @property
     def model(self) -> str:
-        """Such as "lstm 2x128"."""
+        """Such as "lstm 2x128" or "resnet-20"."""
+        if self.settings.get("task") == ImageConfig.task:
+            return "{}-{}".format(*(self.settings.get(name, "?") for name in ("model", "depth")))
         return "{} {}x{}".format(
             *(self.settings.get(name, "?") for name in ("kind", "layers", "hidden_size"))
         )
 
     @property
     def corpus(self) -> str:
-        """The sources of the text, without their folders."""
-        sources = self.settings.get("corpus", "?")
+        """The sources of the text or the images, without their folders."""
+        sources = self.settings.get("corpus", self.settings.get("images", "?"))
         names = sources if isinstance(sources, list) else [sources]
         return ", ".join(Path(str(name)).name for name in names)
 
@@ -259,14 +272,16 @@ def _last_saved(run: Path) -> Saved | None:
         with safe_open(file, framework="numpy") as opened:
             # What belongs to the training, such as the optimiser's arrays, has names with a "/".
             names = [name for name in opened.keys() if "/" not in name]  # noqa: SIM118
-            parameters = sum(math.prod(opened.get_slice(name).get_shape()) for name in names)
+            arrays = sum(math.prod(opened.get_slice(name).get_shape()) for name in names)
             header = json.loads(opened.metadata()[KEY])
-        step, finished = (header["meta"].get(name) for name in ("step", "finished"))
+        step, finished, parameters = (
+            header["meta"].get(name) for name in ("step", "finished", "parameters")
+        )
         seconds = ((header.get("training") or {}).get("time") or {}).get("elapsed")
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Saved()
     return Saved(
-        parameters=parameters,
+        parameters=parameters if _is_count(parameters) else arrays,
         step=step if _is_count(step) else 0,
         seconds=seconds if _is_measure(seconds) else 0.0,
         finished=finished is True,

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Self, get_args, get_type_hints
 
 from ..engine.backend import get_backend
@@ -62,7 +63,7 @@ class Settings:
     source   the setting that says on what
     default_epochs, default_steps  without a limit so many epochs, or as many as make about so many steps
     interval_steps                 the least between two validations, unless the settings say
-    default_momentum               of sgd
+    default_sgd                    what sgd is told beside the learning rate, unless the settings say
     """
 
     task: ClassVar[str]
@@ -71,7 +72,7 @@ class Settings:
     default_epochs: ClassVar[int]
     default_steps: ClassVar[int]
     interval_steps: ClassVar[int]
-    default_momentum: ClassVar[float] = 0.0
+    default_sgd: ClassVar[Mapping[str, float]] = MappingProxyType({"momentum": 0.0})
 
     batch_size: int = setting(TRAINING, "Examples a step.", 50)
     accumulate: int = setting(
@@ -202,10 +203,9 @@ class Settings:
     @property
     def optimizer_options(self) -> dict[str, float]:
         """What the optimiser is told beside the learning rate."""
-        options = {} if self.weight_decay is None else {"weight_decay": self.weight_decay}
-        if self.optimizer == "sgd":
-            options["momentum"] = self.default_momentum if self.momentum is None else self.momentum
-        return options
+        options = dict(self.default_sgd) if self.optimizer == "sgd" else {}
+        given = {"weight_decay": self.weight_decay, "momentum": self.momentum}
+        return {**options, **{name: value for name, value in given.items() if value is not None}}
 
     @property
     def model_name(self) -> str:
@@ -240,7 +240,7 @@ class Settings:
         types = {name: hint for name, hint in get_type_hints(cls).items() if name in cls.settings()}
         settings = dict(settings)
         try:
-            if (task := settings.pop("task", TASKS[0])) != cls.task:
+            if (task := settings.pop("task", cls.task)) != cls.task:
                 raise UsageError(f"these are settings to train {task!s}, not {cls.task}")
             for name, value in settings.items():
                 if name not in types:

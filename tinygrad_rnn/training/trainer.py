@@ -154,7 +154,7 @@ class Trainer(ABC, Generic[Config]):
         self._named = list(self.model.named_parameters())
         self.parameters = [parameter for _, parameter in self._named]
         # The mean is of the running statistics of batch normalisation as well.
-        averaged = [*self._named, *self.model.named_buffers()]
+        averaged = [*self._named, *(b for b in self.model.named_buffers() if b[1].dtype.kind == "f")]
         self.names, self._averaged_names = ([name for name, _ in some] for some in (self._named, averaged))
         self.optimizer = by_name(config.optimizer)(self.parameters, lr=config.lr, **config.optimizer_options)
         self.average = Average([one for _, one in averaged], config.average) if config.average else None
@@ -425,16 +425,15 @@ class Trainer(ABC, Generic[Config]):
         if evaluates:  # patience, or the time it took, may end the training, but nothing without a validation
             reason = self._reason_to_end()
         best = evaluates and self.standing.best_step == step
-        val_loss = None if validation is None else validation.loss
         saves, finished = self._saves(reason), reason not in (None, "interrupted")
         if best or saves:
             self.run.flush()
         if best:
-            self._write(self.run.best, val_loss, finished)
+            self._write(self.run.best, validation, finished)
             self._last, self._rewound_to = self.run.best, None
         if saves:
             path = self.run.checkpoint(step)
-            self._write(path, val_loss, finished)
+            self._write(path, validation, finished)
             self._last, self._rewound_to = path, None
             self.run.drop_old_checkpoints(self.config.keep)
             self._emit(events.Saved(step, path))
@@ -516,13 +515,15 @@ class Trainer(ABC, Generic[Config]):
 
     # --- checkpoints --------------------------------------------------------------------------------
 
-    def _write(self, path: Path, val_loss: float | None, finished: bool) -> None:
+    def _write(self, path: Path, validation: Validation | None, finished: bool) -> None:
         """A checkpoint. DivergenceError if it would hold a number that is not finite."""
         check_weights([*self._named, *self.model.named_buffers()])
         meta = {
             "step": self.step,
             "epoch": self.epoch,
-            "val_loss": val_loss,
+            "val_loss": None if validation is None else validation.loss,
+            **({} if validation is None else validation.measures),
+            "parameters": self.model.num_parameters(),
             "corpus": self._data_name,
             "finished": finished,
         }

@@ -13,6 +13,7 @@ from ...errors import ShapeError
 from ..op import TABLE, op, ufunc
 from ..random import Key, keep_mask, next_key
 from ..tensor import Tensor, apply
+from .fused import chooses_compiled
 
 # --- arithmetic ----------------------------------------------------------------------------------
 
@@ -176,6 +177,10 @@ def sigmoid(xp: Any, x: Any) -> Any:
 @op(lambda F, g, out, x: F.where(out > 0, g, 0.0), saves="out")
 def relu(xp: Any, x: Any) -> Any:
     """max(x, 0). Its derivative at 0 is taken as 0."""
+    if chooses_compiled(xp, x):
+        from .fused import compiled_choice
+
+        return compiled_choice.relu(x)
     return xp.maximum(x, 0)
 
 
@@ -242,6 +247,11 @@ def clip(xp: Any, x: Any, a_min: float | None = None, a_max: float | None = None
 )
 def where(xp: Any, condition: Any, a: Any, b: Any) -> Any:
     """a where condition is true, b elsewhere."""
+    alike = getattr(condition, "shape", None) == getattr(a, "shape", ())
+    if alike and isinstance(b, (int, float)) and chooses_compiled(xp, a):
+        from .fused import compiled_choice
+
+        return compiled_choice.where(condition, a, b)
     return xp.where(condition, a, b)
 
 

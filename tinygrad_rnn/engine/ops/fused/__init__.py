@@ -20,6 +20,7 @@ NAMES = ("numpy", "numba")
 VARIABLE = "TINYGRAD_RNN_KERNELS"  # of the environment: a choice for programs that make none
 
 
+LARGE = 1 << 14  # elements of an array for which relu and `where` are worth compiling
 OLDEST = (0, 68)  # version of Numba
 INSTALL = "pip install 'tinygrad-rnn[fast]'"
 
@@ -87,6 +88,22 @@ def kernels_for(xp: Any, dtype: Any) -> ModuleType:
     from . import sequence
 
     return sequence
+
+
+def convolution_kernels_for(xp: Any, dtype: Any) -> ModuleType:
+    """The module of convolution's kernels for arrays of this library and dtype."""
+    if is_compiled(xp, dtype):
+        from . import compiled_convolution
+
+        return compiled_convolution
+    from . import convolution
+
+    return convolution
+
+
+def chooses_compiled(xp: Any, x: Any) -> bool:
+    """Whether relu and `where` of this array go by compiled kernels: it is large enough."""
+    return getattr(x, "size", 0) >= LARGE and is_compiled(xp, x.dtype)
 
 
 def is_compiled(xp: Any, dtype: Any) -> bool:

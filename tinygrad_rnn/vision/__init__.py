@@ -1,0 +1,9 @@
+"""Images: sets of them from files and folders, what is held out, augmentation, and batches."""
+
+from .augment import Augmentation
+from .batches import Batches
+from .folder import read_image
+from .images import NAMES, ImageSet, load_images
+from .shapes import make_shapes
+
+__all__ = ["NAMES", "Augmentation", "Batches", "ImageSet", "load_images", "make_shapes", "read_image"]
