@@ -13,6 +13,8 @@ import numpy as np
 
 from tinygrad_rnn.training.bench import WINDOWS, Work
 
+from . import images
+
 LOSS, GRADIENT, LATER = 1e-5, 1e-3, 1e-4  # relative; of a gradient to its largest element
 STEPS = 5
 
@@ -20,6 +22,7 @@ STEPS = 5
 # which has none, are others.
 SMALL = {"embedding_size": 8, "hidden_size": 24, "seq_length": 7, "symbols": 11}
 NETWORKS = [Work(kind=kind, layers=2, batch_size=5, clip=0.05, **SMALL) for kind in ("rnn", "lstm", "gru")]
+RESNET = images.Work(depth=8, width=5, size=8, batch_size=6)
 CLASSIC = Work(kind="rnn", layers=1, batch_size=1, optimizer="adagrad", lr=0.1, **SMALL)
 
 
@@ -27,13 +30,17 @@ class DifferentError(Exception):
     """Two contestants do not compute the same."""
 
 
-def write_start(work: Work, file: Path) -> None:
-    """The weights and windows that all begin with: see child.read_start()."""
+def write_start(work: Work | images.Work, file: Path) -> None:
+    """The weights and windows, or images, that all begin with: see child.read_start()."""
+    np.savez(file, **(work.start() if isinstance(work, images.Work) else _start(work)))
+
+
+def _start(work: Work) -> dict[str, np.ndarray]:
     trainer = work.trainer()
     windows = [trainer.windows[number] for number in range(WINDOWS)]
     arrays = {name: parameter.numpy() for name, parameter in trainer.model.named_parameters()}
     arrays["inputs"], arrays["targets"] = (np.stack(arrays_) for arrays_ in zip(*windows, strict=True))
-    np.savez(file, **arrays)
+    return arrays
 
 
 def differences(

@@ -23,6 +23,8 @@ from tinygrad_rnn.training.bench import Work, limit, times
 from tinygrad_rnn.training.doctor import matrix_rate
 from tinygrad_rnn.training.machine import usable_cores
 
+from . import images
+
 ROOT = Path(__file__).parents[1]
 REST = 0.1  # seconds in which the threads of the one who worked last stop looking for more, and sleep
 COPIED = 1 << 26  # numbers: more than any cache holds
@@ -55,8 +57,9 @@ class Child:
             self.close()
             raise MissingError(answer["missing"])
 
-    def ask(self, do: str, work: Work | None = None, **details: Any) -> Any:
-        """What the child answers, after a short rest for the one asked before."""
+    def ask(self, do: str, work: Work | images.Work | None = None, **details: Any) -> Any:
+        """What the child answers, after a short rest for the one asked before. The work is of the kind that
+        its contestant does: its module's own Work."""
         time.sleep(REST)
         question = {"do": do, "work": work and asdict(work), **details}
         assert self._process.stdin is not None
@@ -185,7 +188,7 @@ def main() -> None:
         question = json.loads(line)
         work = question.pop("work")
         do = getattr(answers, question.pop("do"))
-        answer(answer=do(Work(**work), **question) if work else do(**question))
+        answer(answer=do(contestant.Work(**work), **question) if work else do(**question))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import numpy as np
 from tinygrad_rnn.training.bench import Work
 from tinygrad_rnn.training.machine import usable_cores
 
-from . import check, works
+from . import check, images, works
 from .child import ROOT, Child, MissingError
 from .works import MODULES, OURS, PROGRAM, PYTORCH, Row
 
@@ -40,7 +40,7 @@ class Bench:
 
     def __init__(self, rounds: int, seconds: float, say: Callable[[str], None]) -> None:
         self.rounds, self.seconds, self._say = rounds, seconds, say
-        self._children: dict[tuple[str, int | None], Child] = {}
+        self._children: dict[tuple[str, str, int | None], Child] = {}
         self._missing: set[str] = set()
         self._folder = TemporaryDirectory()
         self._start = Path(self._folder.name) / "start.npz"
@@ -55,18 +55,18 @@ class Bench:
         compared = []
         for work in check.NETWORKS:
             compared += [self._compare(work, peer) for peer in (works.PYTORCH, works.JAX)]
+        compared.append(self._compare(check.RESNET, works.PYTORCH))
         compared.append(self._compare(check.CLASSIC, PROGRAM))
         return [one for one in compared if one]
 
-    def _compare(self, work: Work, peer: str) -> str:
-        contestants = self._available([OURS, peer])
-        if peer not in contestants:
+    def _compare(self, work: Work | images.Work, peer: str) -> str:
+        if not self._available([peer], work):
             return ""
         check.write_start(work, self._start)
         found: list[tuple[float, dict[str, np.ndarray]]] = []
         losses = []
         for name in (OURS, peer):
-            child = self._child(name, None)
+            child = self._child(name, None, work)
             child.ask("train", work, start=str(self._start))
             file = self._start.with_name("gradients.npz")
             loss = child.ask("gradients", file=str(file))
@@ -74,7 +74,7 @@ class Bench:
                 found.append((loss, dict(gradients)))
             losses.append(child.ask("losses", count=check.STEPS))
         wrong = list(check.differences(*found))
-        if work.optimizer == "adam":
+        if work.optimizer != "adagrad":
             wrong += check.later_differences(*losses)
         if wrong:
             raise check.DifferentError(f"{work}: {OURS} (here) and {peer} (there) differ: {'; '.join(wrong)}")
@@ -88,8 +88,8 @@ class Bench:
         first = "sample" if row.length else "train"
         runners: dict[str, Child] = {}
         threads = {}
-        for name in self._available([OURS, *row.peers]):
-            children = [self._child(name, count) for count in self._choices(name)]
+        for name in self._available([OURS, *row.peers], row.work):
+            children = [self._child(name, count, row.work) for count in self._choices(name)]
             used = [child.ask(first, row.work, start=str(self._start)) for child in children]
             if not row.length:
                 self._same_loss(row, name, children)
@@ -198,11 +198,11 @@ class Bench:
         self._say("the machine's limits")
         return self._child("machine", None).ask("limits")
 
-    def _available(self, names: Sequence[str]) -> list[str]:
+    def _available(self, names: Sequence[str], work: Work | images.Work = works.SMALL) -> list[str]:
         for name in names:
             if name not in self._missing:
                 try:
-                    self._child(name, self._choices(name)[0])
+                    self._child(name, self._choices(name)[0], work)
                 except MissingError as error:
                     self._missing.add(name)
                     self._say(f"without {name}: {error}")
@@ -212,10 +212,12 @@ class Bench:
         """Threads to try."""
         return [None] if name == OURS else sorted({1, usable_cores()})
 
-    def _child(self, name: str, threads: int | None) -> Child:
-        key = name, threads
+    def _child(self, name: str, threads: int | None, work: Work | images.Work = works.SMALL) -> Child:
+        """The one that does such work."""
+        modules = works.IMAGE_MODULES if isinstance(work, images.Work) else MODULES
+        key = name, modules.get(name, MODULES[OURS]), threads
         if key not in self._children:
-            self._children[key] = Child(MODULES.get(name, MODULES[OURS]), threads)
+            self._children[key] = Child(key[1], threads)
         return self._children[key]
 
 

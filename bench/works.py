@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 from tinygrad_rnn.training.bench import Work
 
+from . import images
+
 OURS, PYTORCH, JAX, PROGRAM = "tinygrad_rnn", "PyTorch", "JAX", "NumPy program"
 MODULES = {
     OURS: "bench.ours",
@@ -13,6 +15,7 @@ MODULES = {
     JAX: "bench.jax_scan",
     PROGRAM: "bench.classic",
 }
+IMAGE_MODULES = {OURS: "bench.images_ours", PYTORCH: "bench.images_pytorch"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +26,7 @@ class Row:
     """
 
     name: str
-    work: Work
+    work: Work | images.Work
     peers: tuple[str, ...] = (PYTORCH, JAX)
     goal: float
     share_goal: float | None = None
@@ -36,6 +39,7 @@ def _step(goal: float, share_goal: float | None = None, **work: object) -> Row:
 
 
 BATCH_OF_ONE = {"layers": 1, "hidden_size": 100, "batch_size": 1, "seq_length": 25}
+RESNET = images.Work()
 SMALL = Work(kind="lstm", layers=2, hidden_size=128)
 LARGE = Work(kind="lstm", layers=3, hidden_size=512, batch_size=64, seq_length=128)
 
@@ -53,6 +57,7 @@ ROWS = [
         peers=(PROGRAM,),
         goal=10.0,
     ),
+    Row(name=str(RESNET), work=RESNET, peers=(PYTORCH,), goal=0.7),
     Row(name="sampling, LSTM 2x128", work=SMALL, peers=(PYTORCH,), goal=20.0, length=1000),
     Row(name="sampling, LSTM 3x512", work=LARGE, peers=(PYTORCH,), goal=3.0, length=200),
 ]

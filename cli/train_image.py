@@ -45,7 +45,7 @@ trnn train-image digits
 trnn train-image photos/ --size 32 --flip --crop 4 --minutes 30 --run photos-model
 
 trnn train-image --resume photos-model --minutes 60"""
-COMPILED = ("_runs", "_grid")  # of the kernels, those that take longest to compile
+COMPILED = ("multiply_images", "moments")  # of the kernels, those that take longest to compile
 
 
 @with_settings(ImageConfig)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import check, classic, environment, measure, ours, works
+from bench import check, classic, environment, images_ours, measure, ours, works
 from bench.__main__ import main
 from bench.child import read_start
 from bench.measure import Bench
@@ -44,6 +44,41 @@ def test_the_classic_program_learns_and_carries_its_state_on(tmp_path):
     training = begun(work, tmp_path, classic)
     losses = [training.step() for _ in range(40 * 8)]
     assert np.mean(losses[-8:]) < 0.5 * np.mean(losses[:8])
+
+
+def test_pytorch_computes_what_we_do_on_images(tmp_path):
+    pytest.importorskip("torch")
+    from bench import images_pytorch
+
+    here, there = (begun(check.RESNET, tmp_path, contestant) for contestant in (images_ours, images_pytorch))
+    assert list(check.differences(here.gradients(), there.gradients())) == []
+    here, there = (begun(check.RESNET, tmp_path, contestant) for contestant in (images_ours, images_pytorch))
+    losses = [[one.step() for _ in range(check.STEPS)] for one in (here, there)]
+    assert list(check.later_differences(*losses)) == []
+
+
+def test_a_network_of_images_trains_on_what_the_contestants_are_given(tmp_path):
+    training = begun(check.RESNET, tmp_path, images_ours)
+    losses = [training.step() for _ in range(40)]
+    assert np.mean(losses[-8:]) < np.mean(losses[:8])
+    start = check.RESNET.start()
+    loss, gradients = begun(check.RESNET, tmp_path, images_ours).gradients()
+    assert loss == pytest.approx(losses[0], rel=1e-6)
+    assert {name: g.shape for name, g in gradients.items()} == {
+        name: array.shape for name, array in start.items() if "." in name
+    }
+
+
+def test_the_work_of_a_step_on_images():
+    """Each number of a kernel is multiplied once for each place of its layer's result."""
+    work, products = check.RESNET, 0
+    for name, array in work.start().items():
+        if array.ndim == 4:
+            stage = int(name.split(".")[1]) // work.blocks if name.startswith("blocks") else 0
+            products += (2 if name == "conv.weight" else 3) * array.size * (work.size // 2**stage) ** 2
+        elif name == "output.weight":
+            products += 3 * array.size
+    assert work.flop == 2 * work.batch_size * products
 
 
 ARRAYS = {"a": np.arange(1.0, 7.0).reshape(2, 3), "b": np.ones(4)}
@@ -129,8 +164,11 @@ def made_up(ours_seconds, peer_seconds, goal):
         name="LSTM", work=Work(kind="lstm", layers=2, hidden_size=128), goal=goal, share_goal=0.75
     )
     times = {works.OURS: [ours_seconds] * 3, works.PYTORCH: [peer_seconds] * 3, works.JAX: [1e3] * 3}
-    step = measure.summary(row, times, dict.fromkeys(times, 2)) | {"matrix_rate": 400.0, "share": 0.5}
+    threads = dict.fromkeys(times, 2)
+    step = measure.summary(row, times, threads) | {"matrix_rate": 400.0, "share": 0.5}
     writing = measure.summary(replace(row, name="sampling", length=10), times, dict.fromkeys(times, 1))
+    images = works.Row(name="ResNet", work=works.RESNET, peers=(works.PYTORCH,), goal=goal)
+    on_images = measure.summary(images, {n: t for n, t in times.items() if n != works.JAX}, threads)
     engine = {"forward": 1e-6, "backward": 2e-6, "together": ours_seconds}
     return {
         "machine": {
@@ -148,7 +186,7 @@ def made_up(ours_seconds, peer_seconds, goal):
         "rounds": 3,
         "checked": ["LSTM with PyTorch"],
         "limits": {"matrix_rate_one": 1.0, "matrix_rate_all": 2.0, "copied_per_second": 3e9, "tanh": 4e-9},
-        "rows": [step, writing],
+        "rows": [step, writing, on_images],
         "per_op": {"goal": 4e-6, "engines": {works.OURS: engine}},
         "memory": {"work": "LSTM", "goal": 2.0, "bytes": {works.OURS: 1e8, works.PYTORCH: 1e9}},
         "start": {works.OURS: 0.1},
@@ -178,7 +216,16 @@ def test_every_table_is_as_wide_as_its_header():
     for block in text.split("\n\n"):
         if block.startswith("|"):
             assert len({line.count("|") for line in block.splitlines()}) == 1
-    for title in ("A training step", "Sampling", "Memory", "Start-up", "The machine", "op by op", "grows"):
+    for title in (
+        "A training step",
+        "A training step on images",
+        "Sampling",
+        "Memory",
+        "Start-up",
+        "The machine",
+        "op by op",
+        "grows",
+    ):
         assert title in text
     assert "Abacus" in text and "kernel Wood" in text and "torch 9.9" in text
 

@@ -1,6 +1,7 @@
 """The classic program with a mistake in one gradient: for the check to find."""
 
 from bench import classic
+from bench.classic import Work as Work
 
 
 class Training(classic.Training):
