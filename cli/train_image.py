@@ -77,6 +77,7 @@ def train_image(
     from tinygrad_rnn.errors import DataError
     from tinygrad_rnn.training import RunFolder
     from tinygrad_rnn.training.images import images_of
+    from tinygrad_rnn.training.threads import with_threads
 
     given = {name: value for name, value in settings.items() if value is not None}
     if images:
@@ -110,6 +111,7 @@ def train_image(
     wanted = _located(new_settings(ImageConfig, chosen, given, config))
     with reading:
         found = images_of(wanted)
+    wanted = with_threads(wanted)
     trainer, display = _trainer(wanted, found, json, quiet or dry_run)
     if dry_run:
         _print_plan(trainer, json)

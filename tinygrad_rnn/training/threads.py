@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from .config import TrainConfig
 from .machine import usable_cores
 from .settings import Settings
 
+Kind = TypeVar("Kind", bound=Settings)
 UNITS_WORTH_A_TRIAL = 96
 ROUNDS, SECONDS = 9, 2.0  # of the trial, at most
 LARGEST_TRIAL, LONGEST_TRIAL = 1024, 64  # units and streams, time steps: what is larger gains no less
@@ -61,11 +62,14 @@ def _cores(config: Settings) -> int:
     return min(usable_cores(), max(blas_library().get("num_threads", unknown), shards_in_use()))
 
 
-def with_threads(config: TrainConfig) -> TrainConfig:
-    """The settings with a number of threads: if there is none, one or all cores, whichever proves faster."""
+def with_threads(config: Kind) -> Kind:
+    """The settings with a number of threads: if there is none, all cores, or of a text one or all, whichever
+    proves faster."""
     if config.threads is not None or config.backend != "numpy":
         return config
     cores = _cores(config)
+    if not isinstance(config, TrainConfig):
+        return replace(config, threads=cores)
     several = cores > 1 and config.hidden_size >= UNITS_WORTH_A_TRIAL
     if config.is_compiled and config.batch_size // config.accumulate < 2 * STREAMS:
         several = False  # too few for two shards
