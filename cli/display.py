@@ -152,7 +152,11 @@ class Display:
         line = f"done{why}: {counted(event.step, 'step')} in {clock(event.elapsed)}"
         if event.val_loss is not None:
             besides = self._besides(event.val_loss, event.measures)
-            line += f"; best validation loss {event.val_loss:.4f} nats{besides} at step {event.val_step:,}"
+            best = f"best validation loss {event.val_loss:.4f} nats{besides}"
+            if "val_accuracy" in event.measures:  # which decides
+                accuracy = 100 * event.measures["val_accuracy"]
+                best = f"best accuracy {accuracy:.2f} %, loss {event.val_loss:.4f} nats,"
+            line += f"; {best} at step {event.val_step:,}"
         self.say(line)
 
     def _besides(self, loss: float, measures: Mapping[str, float]) -> str:

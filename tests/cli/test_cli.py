@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from tinygrad_rnn.errors import DivergedError
 from tinygrad_rnn.models import find_checkpoint, load
-from tinygrad_rnn.training import TrainConfig, CharTrainer
+from tinygrad_rnn.training import CharTrainer, TrainConfig
 from trnn_cli import train as train_command
 from trnn_cli.main import ELSEWHERE
 from trnn_cli.terminal import clock, one_line, printable

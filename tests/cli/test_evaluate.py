@@ -12,10 +12,10 @@ import pytest
 
 from tinygrad_rnn.models import load, save
 from tinygrad_rnn.training import TrainConfig
+from tinygrad_rnn.training.characters import split_windows
 from tinygrad_rnn.training.dynamic import RATES
 from tinygrad_rnn.training.evaluation import evaluate
 from tinygrad_rnn.training.origin import training_corpus
-from tinygrad_rnn.training.characters import split_windows
 from trnn_cli.main import main
 from trnn_cli.score import _style
 

@@ -45,7 +45,7 @@ def test_a_run_from_its_beginning_to_its_end(trnn, here):
     )
     assert second.startswith("resnet-8: ") and "for 6 steps" in second
     assert where == "run: run"
-    assert last.startswith("done: 6 steps in ") and "accuracy" in last
+    assert last.startswith("done: 6 steps in ") and "; best accuracy " in last
     _, notes, meta = load_classifier(here / "run")
     assert notes.classes == ("class-0", "class-1", "class-2")
     assert meta["corpus"] == "photos"

@@ -14,8 +14,7 @@ from tinygrad_rnn.errors import DivergedError
 from tinygrad_rnn.models import KINDS, CharLM, archive
 from tinygrad_rnn.models.files import numbered, step_of
 from tinygrad_rnn.optim.optimizers import OPTIMIZERS
-from tinygrad_rnn.training import RunFolder, CharTrainer, events
-from tinygrad_rnn.training import characters
+from tinygrad_rnn.training import CharTrainer, RunFolder, characters, events
 from tinygrad_rnn.training.divergence import DivergenceError
 from tinygrad_rnn.training.trainer import MOST_REWOUND, MOST_SKIPPED
 

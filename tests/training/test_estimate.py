@@ -13,8 +13,7 @@ from tinygrad_rnn.errors import UsageError
 from tinygrad_rnn.models import KINDS
 from tinygrad_rnn.optim.optimizers import OPTIMIZERS
 from tinygrad_rnn.text import load_corpus
-from tinygrad_rnn.training import RunFolder, TrainConfig, CharTrainer, estimate, evaluate
-from tinygrad_rnn.training import characters
+from tinygrad_rnn.training import CharTrainer, RunFolder, TrainConfig, characters, estimate, evaluate
 from tinygrad_rnn.training.estimate import Estimate
 from tinygrad_rnn.training.threads import limited_threads
 

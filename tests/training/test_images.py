@@ -15,6 +15,7 @@ from tinygrad_rnn.models import archive, image_files, load, load_classifier
 from tinygrad_rnn.models.files import numbered
 from tinygrad_rnn.optim.optimizers import OPTIMIZERS
 from tinygrad_rnn.training import ImageConfig, ImageTrainer, RunFolder, events
+from tinygrad_rnn.training.trainer import Validation
 from tinygrad_rnn.vision import ImageSet, make_shapes
 
 from .interrupted import Killed, at, no_time
@@ -140,6 +141,19 @@ def test_it_learns_and_says_so(tmp_path):
     finished = training.of(events.Finished)[0]
     best = next(e for e in seen if e.step == finished.val_step)
     assert (finished.val_loss, finished.measures) == (best.val_loss, best.measures)
+
+
+def test_the_best_is_the_most_accurate_and_then_the_one_of_lower_loss(tmp_path, monkeypatch):
+    found = [(0.9, 0.5), (0.5, 0.75), (0.6, 0.75), (0.4, 0.75), (0.3, 0.5), (0.4, 0.75)]
+    trainer = ImageTrainer(ImageConfig(images="few", **TINY), few())
+    bests = []
+    for loss, accuracy in found:
+        monkeypatch.setattr(trainer, "validate", lambda: Validation(loss, {"val_accuracy": accuracy}))  # noqa: B023
+        trainer.standing.step += 1
+        trainer._evaluate()
+        bests.append(trainer.standing.best_step)
+    assert bests == [1, 2, 2, 4, 4, 4]
+    assert (trainer.standing.best_loss, trainer.standing.evaluations_waiting) == (0.4, 2)
 
 
 def test_loss_and_accuracy_are_those_of_the_kept_model(tmp_path):

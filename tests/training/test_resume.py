@@ -19,8 +19,7 @@ from tinygrad_rnn.models import KINDS, archive, load
 from tinygrad_rnn.models.files import numbered
 from tinygrad_rnn.optim.optimizers import OPTIMIZERS
 from tinygrad_rnn.optim.schedules import SCHEDULES
-from tinygrad_rnn.training import RunFolder, events
-from tinygrad_rnn.training import characters
+from tinygrad_rnn.training import RunFolder, characters, events
 from tinygrad_rnn.training.config import SETTINGS
 
 from .interrupted import Killed, Training, at

@@ -10,7 +10,7 @@ import tinygrad_rnn as tg
 from tinygrad_rnn.errors import CheckpointError, DataError, DivergedError
 from tinygrad_rnn.models import CharLM, find_checkpoint, load
 from tinygrad_rnn.text import Windows, load_corpus
-from tinygrad_rnn.training import RunFolder, TrainConfig, CharTrainer, evaluate, events
+from tinygrad_rnn.training import CharTrainer, RunFolder, TrainConfig, evaluate, events
 
 TEXT = "the cat sat on the mat, and the dog sat on the log. " * 12
 TINY = {

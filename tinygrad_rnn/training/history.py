@@ -99,8 +99,8 @@ class RunSummary:
 
     @property
     def best(self) -> Evaluation | None:
-        """The lowest validation loss, the first of equal ones."""
-        return min(self.curve, key=lambda evaluation: evaluation.loss, default=None)
+        """The lowest validation loss, the first of equal ones; of images the highest accuracy comes first."""
+        return min(self.curve, key=lambda found: (-(found.accuracy or 0.0), found.loss), default=None)
 
     @property
     def model(self) -> str:

@@ -122,6 +122,15 @@ class ImageTrainer(Trainer[ImageConfig]):
                     raise StoppedError
         return Validation(nats / seen, {"val_accuracy": right / seen})
 
+    def is_best(self, found: Validation) -> bool:
+        """By accuracy, and by the loss where that is the same: the loss alone rises again while a network grows
+        more certain, also of the few mistakes that are left, and recognises more and more."""
+        before = self.standing
+        if before.best_loss is None:
+            return True
+        accuracy, best = (of.get("val_accuracy", 0.0) for of in (found.measures, before.best_measures))
+        return (accuracy, -found.loss) > (best, -before.best_loss)
+
     # --- checkpoints --------------------------------------------------------------------------------
 
     def save(self, path: Path, **of_training: Any) -> None:

@@ -104,6 +104,10 @@ class Trainer(ABC, Generic[Config]):
     def refuse_other_kind(self, header: Mapping[str, Any], file: Path) -> None:
         """Raise DataError if the checkpoint's model is for other inputs or outputs than those of the data."""
 
+    def is_best(self, found: Validation) -> bool:
+        """Whether no validation before it came to a better result; the model is kept then."""
+        return self.standing.best_loss is None or found.loss < self.standing.best_loss
+
     def accept(self) -> None:
         """The last gradient was finite, and a step is made with it."""
 
@@ -458,7 +462,7 @@ class Trainer(ABC, Generic[Config]):
         standing, best = self.standing, False
         if (found := self.validate()) is not None:
             val_loss = finite(found.loss, "the validation loss")
-            best = standing.best_loss is None or val_loss < standing.best_loss
+            best = self.is_best(found)
             standing.evaluations_waiting = 0 if best else standing.evaluations_waiting + 1
             if isinstance(self.schedule, schedules.Plateau):
                 self.schedule.step(val_loss)
