@@ -727,9 +727,7 @@ def avg_pool2d(
     ends = [n + p for n, p in zip(x.shape[2:], np.broadcast_to(padding, 2), strict=True)]
 
     def average(inside: list, image: np.ndarray, at: tuple) -> float:
-        sides = [
-            sum(p < end for p in axis[o]) for axis, o, end in zip(windows, at[2:], ends, strict=True)
-        ]
+        sides = [sum(p < end for p in axis[o]) for axis, o, end in zip(windows, at[2:], ends, strict=True)]
         count = math.prod(sides) if count_include_pad else len(inside)
         return sum(image[p[1:]] for p in inside) / count
 

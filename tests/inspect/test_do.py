@@ -18,7 +18,7 @@ from tinygrad_rnn.inspect import Session, View, run
 from tinygrad_rnn.models import CharLM, detach_state, files
 from tinygrad_rnn.optim import SGD, Adam, clip_grad_norm_
 from tinygrad_rnn.text import Corpus, Windows, sample
-from tinygrad_rnn.training import RunFolder, TrainConfig, CharTrainer
+from tinygrad_rnn.training import CharTrainer, RunFolder, TrainConfig
 
 from .conftest import TEXT, small
 

@@ -158,3 +158,18 @@ def test_a_notebook_gets_text_html_and_a_picture():  # type: ignore[no-untyped-d
         "text/html",
         "image/svg+xml",
     }
+
+
+def bars(values, **options):  # type: ignore[no-untyped-def]
+    [line] = Chart({"c": values}, **options).lines(80)
+    return line[1].text
+
+
+def test_curves_have_a_scale_each_unless_one_is_given():  # type: ignore[no-untyped-def]
+    assert bars([0, 7]) == bars([0, 70]) == "▁█"
+    assert bars([0, 7], low=0, high=70) == "▁▂" and bars([-5, 99], low=0, high=70) == "▁█"
+    assert bars([1e-7, 1e-3, 1], low=1e-7, high=1, log=True) == "▁▅█"
+    assert bars([0, 1e-7, np.nan, np.inf], log=True) == " ▁!!"
+    assert bars([0, 0], log=True) == "  "
+    both = Chart({"a": [1, 123456], "b": [1, 2]}, low=1, high=9).lines(40)
+    assert len({line[1].text.__len__() for line in both}) == 1  # and one length

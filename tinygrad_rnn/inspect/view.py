@@ -321,35 +321,50 @@ class Heat:
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves: a line each of bars from its lowest value to its highest, with the first and the last value."""
+    """Curves: a line each of bars, with the first and the last value.
+
+    low, high  the ends of the scale; None: of each curve the lowest and the highest of its bars
+    log        bars by the logarithm; exactly zero is a blank
+    """
 
     series: Mapping[str, Sequence[float]]
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
 
     def lines(self, width: int) -> Iterator[Line]:
         margin = max(map(cell_len, self.series), default=0) + GAP
-        for label, given in self.series.items():
-            values = np.asarray(given, float)
-            finite = values[np.isfinite(values)]
-            if not finite.size:
+        shown = {label: np.asarray(values, float) for label, values in self.series.items()}
+        facts = {label: f" {_cell(v[0])} .. {_cell(v[-1])}" for label, v in shown.items() if v.size}
+        for label, values in shown.items():
+            if not np.isfinite(values).any():
                 yield [Span(_padded(label, margin), "label"), Span("no finite value", "bad")]
                 continue
-            facts = f" {_cell(values[0])} .. {_cell(values[-1])}"
-            room = max(width - margin - len(facts), 10)
+            beside = max(map(len, facts.values())) if self.low is not None else len(facts[label])
+            room = max(width - margin - beside, 10)
             yield [
                 Span(_padded(label, margin), "label"),
                 Span(self._bars(values, room), "good"),
-                Span(facts, "dim"),
+                Span(facts[label], "dim"),
             ]
 
     def _bars(self, values: np.ndarray, room: int) -> str:
         parts = np.array_split(values, min(room, len(values)))
-        means = [float(np.mean(part)) for part in parts]
+        means = [self._scaled(float(np.mean(part))) for part in parts]
         finite = [m for m in means if math.isfinite(m)]
-        low, high = min(finite), max(finite)
+        low = min(finite, default=0.0) if self.low is None else self._scaled(self.low)
+        high = max(finite, default=0.0) if self.high is None else self._scaled(self.high)
         bars = "▁▂▃▄▅▆▇█"
+        shares = ((min(max(m, low), high) - low) / ((high - low) or 1.0) for m in means)
         return "".join(
-            bars[round((m - low) / ((high - low) or 1.0) * 7)] if math.isfinite(m) else "!" for m in means
+            bars[round(share * 7)] if math.isfinite(m) else " " if m == -math.inf and self.log else "!"
+            for m, share in zip(means, shares, strict=True)
         )
+
+    def _scaled(self, value: float) -> float:
+        if not self.log or math.isnan(value):
+            return value
+        return math.log(value) if value > 0 else -math.inf
 
 
 # --- numbers, characters, colours -----------------------------------------------------------------

@@ -35,16 +35,20 @@ def can_draw() -> bool:
 
 
 def draw(finding: Finding) -> Figure:
-    """The question above, the panels side by side, the verdict below. Raises UsageError without matplotlib."""
+    """The question above, the panels side by side, the verdict below.
+
+    Raises UsageError without matplotlib.
+    """
     if not can_draw():
         raise UsageError(f"drawing takes matplotlib, which is not installed: {INSTALL}")
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=SIZE, layout="constrained")
     caption = wrap(finding.conclusion, 125)
     below = 0.035 * len(caption) + 0.02  # of the height
-    figure.get_layout_engine().set(rect=(0.01, below, 0.98, 0.975 - below), w_pad=0.15)  # type: ignore[union-attr]
-    figure.suptitle("\n".join(wrap(finding.question, 90)), fontsize=17, fontweight="bold")
+    layout = ConstrainedLayoutEngine(rect=(0.01, below, 0.98, 0.925 - below), w_pad=0.15)
+    figure = Figure(figsize=SIZE, layout=layout)
+    figure.suptitle(finding.question, y=0.965, va="center", fontsize=17, fontweight="bold")
     panels = finding.panels
     shared = len({panel.y for panel in panels}) == 1  # so that what is beside one another can be compared
     for axes, panel in zip(
@@ -53,6 +57,8 @@ def draw(finding: Finding) -> Figure:
         _draw_panel(axes, panel)
         if shared:
             axes.label_outer()
+        if panel is panels[0] or _labels(panel) != _labels(panels[0]):
+            axes.legend(fontsize=11, framealpha=0.85, handlelength=3)
     figure.text(0.5, 0.02, "\n".join(caption), ha="center", va="bottom", fontsize=12.5)
     return figure
 
@@ -73,6 +79,10 @@ def save(finding: Finding, folder: Path) -> list[Path]:
     return paths
 
 
+def _labels(panel: Panel) -> list[str]:
+    return [curve.label for curve in panel.curves]
+
+
 def _draw_panel(axes: Any, panel: Panel) -> None:
     axes.set_title(panel.title, fontsize=13)
     axes.set_xlabel(panel.x, fontsize=12)
@@ -84,9 +94,12 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
     for curve in panel.curves:
         _draw_curve(axes, curve)
     if panel.lowest is not None:
-        axes.set_ylim(bottom=max(axes.get_ylim()[0], panel.lowest))
+        highest = max(float(np.nanmax(_finite(curve.runs))) for curve in panel.curves)
+        axes.set_ylim(max(axes.get_ylim()[0], panel.lowest), 5 * highest)
     if panel.names:
         axes.set_xticks(range(len(panel.names)), panel.names)
+    elif len(panel.curves[0].x) <= FEW and not panel.log_x:
+        axes.set_xticks(panel.curves[0].x)
     if panel.limit is not None:
         height, said = panel.limit
         axes.axhline(height, color="0.35", linewidth=1, linestyle=":", label=said)
@@ -95,18 +108,17 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
     axes.tick_params(labelsize=11)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.legend(fontsize=11, framealpha=0.85, handlelength=3)
 
 
 def _draw_curve(axes: Any, curve: Curve) -> None:
     """The seeds as thin lines, their median as a thick one."""
     colour = COLOURS[curve.colour % len(COLOURS)]
-    look = {"color": colour, "linestyle": "--" if curve.dashed else "-"}
+    look = {"color": colour, "linestyle": curve.line}
     if len(curve.runs) > 1:
         for run in curve.runs:
             axes.plot(curve.x, _finite(run), linewidth=0.8, alpha=0.4, **look)
     mark = MARKS[curve.colour % len(MARKS)] if len(curve.x) <= FEW else ""
-    face = "white" if curve.dashed else colour
+    face = colour if curve.line == "-" else "white"
     axes.plot(
         curve.x,
         _finite(curve.middle),

@@ -21,14 +21,14 @@ def silent(share: float, doing: str) -> None:
 
 @dataclass(frozen=True)
 class Curve:
-    """x and, for each seed, a y for each x. Curves of one `colour` belong together; `dashed` tells two such
-    apart, and is what is expected to be worse."""
+    """x and, for each seed, a y for each x. Curves of one `colour` belong together; what they are drawn with,
+    "-", "--" or ":", tells them apart, and one from another on which it lies."""
 
     label: str
     x: Sequence[float]
     runs: Sequence[Sequence[float]]
     colour: int = 0
-    dashed: bool = False
+    line: str = "-"
 
     @property
     def middle(self) -> np.ndarray:
@@ -67,7 +67,7 @@ class Panel:
             f"{self.title}. Bars: {self.y}, {number(low)} to {number(high)}"
             f"{', logarithmic' if self.log_y else ''}. Across: {self.x}, {ends[0]} to {ends[-1]}."
         )
-        wide = {
+        wide: dict[str, Any] = {
             label: np.repeat(middle, WIDER) if len(middle) <= FEW else middle
             for label, middle in middles.items()
         }
@@ -128,7 +128,12 @@ def seeds_named(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds))
 
 
-def spread(values: Sequence[float], form: str = ".3g") -> str:
-    """Of one number for each seed: their median, and from where to where they go."""
-    low, middle, high = (format(float(f(values)), form) for f in (np.min, np.median, np.max))
-    return middle if low == high else f"{middle} ({low} to {high})"
+def span(values: Sequence[float], form: str = ".3g") -> str:
+    """From where to where the numbers go, of which there is one for each seed."""
+    low, high = (format(float(end(values)), form) for end in (np.min, np.max))
+    return low if low == high else f"{low} to {high}"
+
+
+def percent(shares: Sequence[float]) -> str:
+    """The same of parts of 1, in per cent, without the sign."""
+    return span([100 * share for share in shares], ".1f")

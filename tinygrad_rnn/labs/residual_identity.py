@@ -2,13 +2,13 @@
 
 Stacks of 1, 10, 100 and 1,000 blocks of two 3x3 convolutions, in float64. First their weights are zero: the
 largest difference of the output from the input, and of the gradient at the input from that at the output, is
-to be exactly 0 for each kind of block. Of post-activation blocks, which end in a ReLU, the input is the output
-of a ReLU, and the gradient is compared where that is positive; of a projecting block followed by others, the
-output is compared with the projection of the input, and the gradient with what the projection makes of it. A
-stack of plain blocks makes 0 of both.
+to be exactly 0 for each kind of block. Of post-activation blocks, which end in a ReLU, the input is the
+output of a ReLU, and the gradient is compared where that is positive; of a projecting block followed by
+others, the output is compared with the projection of the input, and the gradient with what the projection
+makes of it. A stack of plain blocks makes 0 of both.
 
-Then the weights are those of He et al. (2015) times sigma: how fast does the residual stack leave the identity,
-and how fast does the plain one vanish?
+Then the weights are those of He et al. (2015) times sigma: how fast does the residual stack leave the
+identity, and how fast does the plain one vanish?
 
 The claim holds if every one of the differences is 0, and so are the plain stack's output and gradient.
 """
@@ -23,7 +23,7 @@ from ..engine.random import manual_seed
 from ..engine.tensor import Tensor, no_grad, tensor
 from ..inspect.view import Table
 from ..nn import Module, PlainBlock, ResidualBlock, Sequential
-from .finding import Curve, Finding, Panel, Report, seeds_named, silent, spread
+from .finding import Curve, Finding, Panel, Report, seeds_named, silent
 from .networks import computing, in_float64
 
 NAME = "residual-identity"
@@ -43,7 +43,7 @@ def run(
     sigmas: Sequence[float] = SIGMAS,
     deepest: int = DEEPEST,
 ) -> Finding:
-    """depths: blocks of a stack. sigmas: factors of the weights. deepest: blocks, of stacks with such weights."""
+    """depths: blocks of a stack. sigmas: factors of the weights. deepest: of the stacks with such weights."""
     small = [depth for depth in depths if depth <= deepest]
     work = len(seeds) * (len(KINDS) * sum(depths) + 2 * len(sigmas) * sum(small))
     done = 0
@@ -61,7 +61,7 @@ def run(
                 found = []
                 for depth in depths:
                     found.append(differences(kind, depth, seed))
-                    went_on(depth, f"{kind}, {depth} blocks")
+                    went_on(depth, f"{kind}, depth {depth}")
                 for name, values in zip(zero[kind], zip(*found, strict=True), strict=True):
                     zero[kind][name].append(list(values))
             for kind, runs in away.items():
@@ -103,12 +103,12 @@ def distance(kind: str, depth: int, sigma: float, seed: int) -> float:
     """||stack(x) - x|| / ||x|| of pre-activation residual blocks, ||stack(x)|| / ||x|| of plain ones."""
     manual_seed(seed)
     made = "pre-activation" if kind == "residual" else "plain"
-    blocks = [_block(made, SHAPE[1], SHAPE[1]) for _ in range(depth)]
+    blocks = [in_float64(_block(made, SHAPE[1], SHAPE[1])) for _ in range(depth)]
     for block in blocks:
         scale_branch(block, sigma)
     x = np.random.default_rng(seed).standard_normal(SHAPE)
     with no_grad():
-        y = in_float64(Sequential(*blocks))(tensor(x)).numpy()
+        y = Sequential(*blocks)(tensor(x)).numpy()
     return float(np.linalg.norm(y - x if kind == "residual" else y) / np.linalg.norm(x))
 
 
@@ -148,12 +148,11 @@ def _finding(
     rows = [
         [kind, name, *(float(value) for value in of[name])] for kind, of in largest.items() for name in of
     ]
-    compared = Table(
-        ["zero weights", "largest difference of", *(f"{depth:,} blocks" for depth in depths)], rows
-    )
+    numbers, fewer = ([f"{depth:,}" for depth in of] for of in (depths, small))
+    compared = Table(["blocks", "of the", *numbers], rows, spare=numbers[1:-1])
     distances = {kind: np.array(runs) for kind, runs in away.items()}
     left = [
-        [f"{sigma:g}", kind, *(spread(runs[:, i, j], ".2g") for j in range(len(small)))]
+        [f"{sigma:g}", kind, *(float(np.median(runs[:, i, j])) for j in range(len(small)))]
         for i, sigma in enumerate(sigmas)
         for kind, runs in distances.items()
     ]
@@ -181,13 +180,14 @@ def _finding(
             ("plain", "Plain: how much is left", "||stack(x)|| / ||x||"),
         )
     ]
-    verdict = (
-        f"with zero weights the largest difference from the identity (post-activation: on a ReLU's outputs; "
-        f"projection: from the projection) is {worst:g} in value and in gradient, for 1 to {max(depths):,} "
-        "blocks, where the plain stack gives 0 for both."
-    )
-    if worst:
-        verdict = f"the largest difference is {worst:.3g} and should be 0."
+    if worst == 0:
+        verdict = (
+            "with zero weights the largest difference from the identity is 0, in value and in gradient, "
+            f"for 1 to {max(depths):,} blocks (post-activation: on a ReLU's outputs; projection: from the "
+            "projection). The plain stack gives 0 for both."
+        )
+    else:
+        verdict = f"with zero weights the largest of the differences is {worst:.3g}, and should be 0."
     return Finding(
         NAME,
         QUESTION,
@@ -197,16 +197,19 @@ def _finding(
             ("initialisation", "zero; then He et al. (2015), times sigma"),
             ("seeds", seeds_named(seeds)),
         ],
-        "with zero weights output minus input and the gradients' difference are exactly 0 at every depth; the "
-        "plain stack's output and gradient are 0",
+        "with zero weights output minus input and the gradients' difference are exactly 0 at every depth; "
+        "the plain stack's output and gradient are 0",
         worst == 0,
         verdict,
         [
-            ("With zero weights (plain: the largest value itself)", compared),
             (
-                "With small weights: ||stack(x) - x|| / ||x|| of the residual stack, ||stack(x)|| / ||x|| of the "
-                "plain one",
-                Table(["sigma", "stack", *(f"{depth:,} blocks" for depth in small)], left),
+                "With zero weights, the largest difference (plain: the largest value) by number of blocks",
+                compared,
+            ),
+            (
+                "With small weights: ||stack(x) - x|| / ||x|| of the residual stack, ||stack(x)|| / ||x|| "
+                "of the plain one, by number of blocks; medians",
+                Table(["sigma", "stack", *fewer], left, spare=fewer[:-1]),
             ),
         ],
         panels,

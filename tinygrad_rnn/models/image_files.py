@@ -56,9 +56,7 @@ class ImageNotes:
         if not all(type(n) in (int, float) and abs(n) < 1e30 for n in numbers) or not all(notes.std):
             raise TypeError("mean and standard deviation are no numbers")
         if channels != notes.shape[0] or len(notes.std) != channels:
-            raise ValueError(
-                f"{notes.shape[0]} channels have {channels} means, {len(notes.std)} deviations"
-            )
+            raise ValueError(f"{notes.shape[0]} channels have {channels} means, {len(notes.std)} deviations")
         return notes
 
 

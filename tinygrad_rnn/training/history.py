@@ -274,9 +274,7 @@ def _last_saved(run: Path) -> Saved | None:
             names = [name for name in opened.keys() if "/" not in name]  # noqa: SIM118
             arrays = sum(math.prod(opened.get_slice(name).get_shape()) for name in names)
             header = json.loads(opened.metadata()[KEY])
-        step, finished, parameters = (
-            header["meta"].get(name) for name in ("step", "finished", "parameters")
-        )
+        step, finished, parameters = (header["meta"].get(name) for name in ("step", "finished", "parameters"))
         seconds = ((header.get("training") or {}).get("time") or {}).get("elapsed")
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Saved()

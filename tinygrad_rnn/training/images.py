@@ -123,8 +123,8 @@ class ImageTrainer(Trainer[ImageConfig]):
         return Validation(nats / seen, {"val_accuracy": right / seen})
 
     def is_best(self, found: Validation) -> bool:
-        """By accuracy, and by the loss where that is the same: the loss alone rises again while a network grows
-        more certain, also of the few mistakes that are left, and recognises more and more."""
+        """By accuracy, and by the loss where that is the same: the loss alone may rise while a network
+        recognises more and more, since it grows more certain of its last mistakes as well."""
         before = self.standing
         if before.best_loss is None:
             return True
