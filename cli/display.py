@@ -175,11 +175,12 @@ class Display:
 
     def _parts(self, event: events.Stepped) -> dict[str, str]:
         left = event.elapsed * (1 - event.progress) / max(event.progress, 1e-9)
+        speed = self._symbols_per_second
         parts = {
             "epoch": f"epoch {event.epoch}{self._epochs}",
             "loss": f"loss {self._loss:.3f}",
             "bits": f"{bits(self._loss):.2f} bits/{self._unit}",
-            "speed": f"{self._symbols_per_second:,.0f} {self._unit}/s",
+            "speed": f"{speed:,.{0 if speed >= 10 else 1}f} {self._unit}/s",
             "time": f"{clock(left)} left",
         }
         if isinstance(self.config, ImageConfig):
@@ -227,7 +228,8 @@ class JsonLines:
             return
         record = event.record if isinstance(event, events.Recorded) else asdict(event)
         # What a training is about, and what a validation found, stands beside the rest.
-        record = {**record, **record.pop("about", {}), **record.pop("measures", {})}
+        beside = {**record.pop("about", {}), **record.pop("measures", {})}
+        record = {**record, **beside}
         # The loss of a skipped step is no number, and JSON has no other word for that.
         record = {name: None if _is_no_number(value) else value for name, value in record.items()}
         record = {"event": type(event).__name__.lower(), **record}
@@ -273,9 +275,10 @@ def _text(config: TrainConfig, about: Mapping[str, int]) -> Iterable[str]:
 def _images(config: Settings, about: Mapping[str, int]) -> Iterable[str]:
     assert isinstance(config, ImageConfig)
     shape = " x ".join(str(about[name]) for name in ("channels", "height", "width"))
+    held_out = f"{about['val_images']:,} held out" if about["val_images"] else "nothing held out"
     yield (
         f"{shortened(config.images)}: {counted(about['train_images'], 'image')} of {shape} to train on, "
-        f"{about['val_images']:,} held out, {about['classes']} classes"
+        f"{held_out}, {about['classes']} classes"
     )
 
 

@@ -103,12 +103,13 @@ def _facts(
         yield "model", "{kind} {num_layers}x{hidden_size}, embedding {embedding_size}".format(**model)
     yield "parameters", f"{loaded.model.num_parameters():,}"
     if isinstance(loaded, LoadedClassifier):
-        yield "images", " x ".join(map(str, loaded.images.shape))
+        source = f"{_said(meta['corpus'])}, " if "corpus" in meta else ""
+        yield "images", source + " x ".join(map(str, loaded.images.shape))
         yield "classes", _cut(f"{len(loaded.images.classes):,}: {', '.join(loaded.images.classes)}")
     else:
         yield "vocabulary", _vocabulary(loaded.vocabulary)
-    if "corpus" in meta:
-        yield "corpus", _said(meta["corpus"])
+        if "corpus" in meta:
+            yield "corpus", _said(meta["corpus"])
     if "step" in meta:
         end = ", the end of the training" if meta.get("finished") is True else ""
         epoch = f", epoch {_said(meta['epoch'])}" if "epoch" in meta else ""

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from .terminal import clock, reader_may_leave
 
 if TYPE_CHECKING:
-    from tinygrad_rnn.training.history import Evaluation, RunSummary
+    from tinygrad_rnn.training.history import RunSummary
 
 RUNS = Path("runs")
 MAIN_SETTINGS = (
@@ -55,7 +55,8 @@ def find_checkpoint(name: Path, which: str = "best") -> Path:
     except CheckpointError:
         if not (path / "config.toml").is_file():
             raise
-        further = "wait for it" if read_run(path).running else f"train it further: trnn train --resume {name}"
+        run = read_run(path)
+        further = "wait for it" if run.running else f"train it further: {run.command} --resume {name}"
         raise CheckpointError(f"{name} has no checkpoint yet; {further}") from None
 
 
@@ -101,7 +102,7 @@ def list_runs(
     folder: Annotated[Path | None, typer.Argument(help="A folder of runs.", show_default=f"{RUNS}/")] = None,
     as_json: Json = False,
 ) -> None:
-    """A table of runs, the newest last: what, how far, the best validation loss, when, how long.
+    """A table of runs, the newest last: what, how far, the best validation, when, how long.
 
     On a narrow terminal the columns go that say the least; --json has all.
     """
@@ -116,13 +117,19 @@ def list_runs(
         elif not runs:
             print(f"no runs in {folder or RUNS}/; train one: trnn train harbour")
         else:
-            header = "run corpus model parameters steps nats bits started trained state".split()
+            header = "run corpus model parameters steps nats bits accuracy started trained state".split()
+            rows = [_row(run) for run in runs]
+            columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+            for name in ("bits", "accuracy"):  # of texts, and of images
+                if set(columns[name]) == {"-"}:
+                    del columns[name]
+            # What the names of runs tell, unless the user chose them, goes first.
+            spare = "started corpus parameters bits model trained".split()
             print_table(
-                header,
-                [_row(run) for run in runs],
-                right="parameters steps nats bits trained".split(),
-                # What the names of runs tell, unless the user chose them, goes first.
-                spare="started corpus parameters bits model trained".split(),
+                list(columns),
+                list(zip(*columns.values(), strict=True)),
+                right="parameters steps nats bits accuracy trained".split(),
+                spare=[name for name in spare if name in columns],
             )
             for run in runs:
                 if run.problem is not None:
@@ -160,7 +167,7 @@ def compare(
 
 
 def _row(run: RunSummary) -> list[str]:
-    nats, bits = _best(run)
+    nats, bits, accuracy = _best(run)
     return [
         *(
             run.path.absolute().name,
@@ -170,6 +177,7 @@ def _row(run: RunSummary) -> list[str]:
             _count(run.steps),
             nats,
             bits,
+            accuracy,
         ),
         *(f"{run.started:%Y-%m-%d %H:%M}", clock(run.seconds), run.state),
     ]
@@ -203,12 +211,11 @@ def _settings(runs: list[RunSummary]) -> list[list[str]]:
 
 def _results(runs: list[RunSummary]) -> list[list[str]]:
     best = [run.best for run in runs]
-    losses = list(zip(*map(_best, runs), strict=True))
+    nats, bits, accuracy = zip(*map(_best, runs), strict=True)
     return [
         ["parameters", *(_count(run.parameters) for run in runs)],
-        ["best nats", *losses[0]],
-        ["best bits", *losses[1]],
-        *([["accuracy", *map(_accuracy, best)]] if any(b and b.accuracy is not None for b in best) else []),
+        ["best nats", *nats],
+        *(row for row in (["best bits", *bits], ["accuracy", *accuracy]) if set(row[1:]) != {"-"}),
         ["at step", *(_count(b and b.step) for b in best)],
         ["after", *("-" if b is None else clock(b.seconds) for b in best)],
         ["steps", *(_count(run.steps) for run in runs)],
@@ -247,15 +254,13 @@ def _spread(steps: list[int], at_most: int) -> list[int]:
     return [steps[len(steps) * (i + 1) // count - 1] for i in range(count)]
 
 
-def _best(run: RunSummary) -> tuple[str, str]:
-    """In nats and in bits."""
-    from tinygrad_rnn.training.events import bits
-
-    return ("-", "-") if run.best is None else (f"{run.best.loss:.4f}", f"{bits(run.best.loss):.3f}")
-
-
-def _accuracy(best: Evaluation | None) -> str:
-    return "-" if best is None or best.accuracy is None else f"{100 * best.accuracy:.2f} %"
+def _best(run: RunSummary) -> tuple[str, str, str]:
+    """The loss in nats, and of a text in bits; of images the accuracy."""
+    if (best := run.best) is None:
+        return "-", "-", "-"
+    in_bits = "-" if best.bits is None else f"{best.bits:.3f}"
+    accuracy = "-" if best.accuracy is None else f"{100 * best.accuracy:.2f} %"
+    return f"{best.loss:.4f}", in_bits, accuracy
 
 
 def _setting(value: Any) -> str:

@@ -15,7 +15,7 @@ from tinygrad_rnn.training.config import ImageConfig
 from tinygrad_rnn.training.settings import Settings, read_toml
 
 from .runs import RUNS
-from .terminal import busy, counted, say_if_compiling
+from .terminal import busy, counted, one_line, say_if_compiling
 from .training import (
     Config,
     Json,
@@ -146,7 +146,7 @@ def _trainer(config: ImageConfig, found: ImageSet, json: bool, quiet: bool) -> t
             say_if_compiling(*COMPILED)
     if found.skipped and isinstance(display, Display):
         for skipped in found.skipped:
-            display.say(f"skipped: {skipped}")
+            display.say(one_line(f"skipped: {skipped}"))
     return ImageTrainer(config, found, display), display
 
 

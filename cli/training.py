@@ -183,7 +183,7 @@ def _run_and_checkpoint(named: Path) -> tuple[Path, Path | None]:
     run = run_of(path)
     if path.is_file():
         if path.suffix != ".safetensors":
-            whole = f"; to go on with the run: trnn train --resume {run}" if is_run(run) else ""
+            whole = f"; to go on with the run: {command_of(run)} --resume {run}" if is_run(run) else ""
             raise CheckpointError(f"{path} is not a checkpoint{whole}")
         if not is_run(run):
             archive.check(path)

@@ -3,11 +3,12 @@
 import io
 import os
 import sys
+from dataclasses import replace
 
 import pytest
 from rich.text import Text
 
-from tinygrad_rnn.training import TrainConfig, events
+from tinygrad_rnn.training import ImageConfig, TrainConfig, events
 from trnn_cli.display import Display
 
 
@@ -28,6 +29,14 @@ def test_without_a_live_line_a_plain_one_comes_now_and_then(capfd, before):
             assert err.startswith(f"step {second}, epoch 1, loss 1.000") and err.endswith(" left\n")
             seen.append(second)
     assert seen == [10, 70, 130, 190, 250]
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.01, "10,000"), (200.0, "0.5")])
+def test_a_speed_is_not_rounded_to_nothing(seconds, said):
+    display = Display(ImageConfig(images="digits"))
+    event = replace(stepped(seconds), duration=seconds)
+    display(event)
+    assert display._parts(event)["speed"] == f"{said} images/s"
 
 
 def a_pipe_without_a_reader():

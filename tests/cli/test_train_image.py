@@ -39,10 +39,7 @@ def test_a_run_from_its_beginning_to_its_end(trnn, here):
     code, out, _ = trnn("train-image", "photos", *SMALL, "--run", "run")
     assert code == 0
     first, second, where, *_, last = out.splitlines()
-    assert (
-        first.startswith("photos: 24 images of 3 x 8 x 8 to train on, 6 held out, 3 classes")
-        or "photos" in first
-    )
+    assert first.endswith("photos: 24 images of 3 x 8 x 8 to train on, 6 held out, 3 classes")
     assert second.startswith("resnet-8: ") and "for 6 steps" in second
     assert where == "run: run"
     assert last.startswith("done: 6 steps in ") and "; best accuracy " in last
@@ -65,11 +62,14 @@ def test_other_commands_know_it_for_what_it_is(trnn, here):
     assert trnn("train-image", "photos", *SMALL, "--run", "runs/run", "--quiet") == (0, "", "")
     code, out, _ = trnn("runs")
     assert code == 0 and "resnet-8" in out and "photos" in out and "finished" in out
+    assert "accuracy" in out and " % " in out and "bits" not in out
+    code, out, _ = trnn("runs", "compare", "run", "runs/run")
+    assert code == 0 and "\naccuracy " in out and "best nats" in out and "bits" not in out
     code, out, _ = trnn("info", "run")
     assert code == 0
     assert "model            ResNet-8, width 2" in out
     assert "classes          3: class-0, class-1, class-2" in out
-    assert "accuracy" in out
+    assert "accuracy" in out and "images           photos, 3 x 8 x 8\n" in out and "corpus" not in out
     described = json.loads(trnn("info", "run", "--json")[1])
     assert described["images"]["shape"] == [3, 8, 8] and described["model"]["depth"] == 8
     shown = json.loads(trnn("runs", "--json")[1])[0]
@@ -88,6 +88,8 @@ def test_other_commands_know_it_for_what_it_is(trnn, here):
     assert err == (
         "trnn: error: run is a run that trains images; to go on with it: trnn train-image --resume run\n"
     )
+    code, _, err = trnn("train-image", "--resume", "runs/run/config.toml")
+    assert code == 4 and err.endswith("to go on with the run: trnn train-image --resume runs/run\n")
     code, _, err = trnn("train", "runs/run")
     assert (code, err) == (
         2,
@@ -105,6 +107,28 @@ def test_a_broken_file_is_named_refused_or_skipped(trnn, here):
     code, out, _ = trnn("train-image", "photos", *SMALL, "--broken", "skip")
     assert code == 0
     assert "skipped: " in out and "broken.png" in out
+    (here / "photos" / "class-1" / "new\nline.png").write_bytes(b"no image")
+    code, out, err = trnn("train-image", "photos", *SMALL)
+    assert code == 3 and "; so is 1 more; " in err and err.count("\n") == 1
+    code, out, _ = trnn("train-image", "photos", *SMALL, "--broken", "skip")
+    assert code == 0 and "skipped: class-1/new line.png is broken" in out
+
+
+def test_a_run_without_a_checkpoint_says_how_to_go_on(trnn, here):
+    trnn("train-image", "photos", *SMALL, "--run", "run", "--quiet")
+    for file in [here / "run" / "best.safetensors", *(here / "run" / "checkpoints").iterdir()]:
+        file.unlink()
+    code, _, err = trnn("info", "run")
+    assert code == 4
+    assert err.endswith("run has no checkpoint yet; train it further: trnn train-image --resume run\n")
+
+
+def test_nothing_held_out(trnn, here):
+    code, out, _ = trnn("train-image", "photos", *SMALL, "--val-fraction", 0, "--run", "run")
+    assert code == 0 and "30 images of 3 x 8 x 8 to train on, nothing held out, 3 classes" in out
+    assert trnn("classify", "run", here / "photos" / "class-1" / "1.png")[0] == 0
+    code, _, err = trnn("train-image", "photos", *SMALL, "--val-fraction", 0, "--patience", 1)
+    assert code == 3 and "nothing is held out of photos, and patience goes by the validation" in err
 
 
 def test_images_of_different_sizes(trnn, here):
@@ -160,6 +184,7 @@ def test_records_as_json(trnn, here):
     assert found[0]["event"] == "started" and found[0]["train_images"] + found[0]["val_images"] == 30
     evaluated = [record for record in found if record["event"] == "evaluated"]
     assert evaluated and all(0 <= record["val_accuracy"] <= 1 for record in evaluated)
+    assert not any({"about", "measures"} & set(record) for record in found), "each thing is said once"
 
 
 def test_every_setting_is_an_option(trnn):

@@ -151,7 +151,8 @@ def _in_place(ufunc):
 
 
 _METHODS = (
-    "sum mean var max min prod argmax argmin cumsum reshape transpose swapaxes squeeze astype copy all any"
+    "sum mean var max min prod argmax argmin cumsum reshape transpose swapaxes squeeze astype view copy all "
+    "any"
 )
 _BINARY = "add sub mul truediv floordiv mod pow matmul and or xor"
 _COMPARISONS = "eq ne lt le gt ge"

@@ -228,6 +228,7 @@ ERRORS: dict[type, list[tuple[Callable, tuple, dict, str]]] = {
         (tg.conv1d, (X[1:], (6, 5, 9)), {"padding": 1}, "a kernel that reaches over 9 .* padding 1, 8"),
         (tg.conv2d, (X, W), {"groups": 2, "stride": 0}, "stride must be 2 integers of at least 1, not 0"),
         (tg.conv2d, (X, W), {"groups": 2, "stride": (1,)}, r"stride must be 2 integers .* not \(1,\)"),
+        (tg.conv1d, (X[1:], (6, 5, 2)), {"stride": 0}, "stride must be an integer of at least 1, not 0"),
         (tg.conv2d, (X, W), {"groups": 2, "padding": -1}, "padding must be 2 integers of at least 0"),
         (tg.conv2d, (X, W), {"groups": 2, "dilation": 0}, "dilation must be 2 integers of at least 1"),
         (tg.conv2d, (X, W), {"groups": 2, "padding": "same", "stride": 2}, "'same' needs a stride of 1"),
@@ -240,6 +241,7 @@ ERRORS: dict[type, list[tuple[Callable, tuple, dict, str]]] = {
     DtypeError: [
         (tg.conv2d, (X, W), {"groups": 2.0}, "groups must be an integer, not 2.0"),
         (tg.conv2d, (X, W), {"groups": 2, "stride": 1.5}, "stride must be an integer or 2 of them, not 1.5"),
+        (tg.conv1d, (X[1:], (6, 5, 2)), {"stride": 1.5}, "stride must be an integer, not 1.5"),
         (tg.conv2d, (X, W), {"groups": 2, "padding": "full"}, "padding must be an integer .* not 'full'"),
     ],
 }
@@ -254,6 +256,12 @@ def test_what_is_refused(error: type, call: Callable, shapes: tuple, options: di
         call(*(leaf(np.ones(shape)) for shape in shapes), **options)
     assert str(caught.value).startswith(f"{call.__name__}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_images_that_no_memory_holds_are_refused() -> None:
+    """At once, and not after a table as long has been written."""
+    with pytest.raises(ShapeError, match="too big"):
+        tg.conv_transpose2d(np.ones((1, 1, 4, 4)), np.ones((1, 1, 2, 2)), stride=2**31)
 
 
 def test_an_op_by_itself_reads_nothing_beside_its_inputs() -> None:

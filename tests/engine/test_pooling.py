@@ -114,6 +114,16 @@ def test_dtypes_and_empty_batches(pool: Any) -> None:
     assert tg.grad(out.sum(), x).shape == x.shape
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "longdouble"])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_gradient_that_is_not_finite_goes_to_one_place_only(dtype: str, value: float) -> None:
+    x = leaf(np.arange(16).reshape(1, 1, 4, 4).astype(dtype))
+    upstream = np.array([[[[value, 1], [2, -0.5]]]], dtype)
+    gradient = tg.grad(tg.max_pool2d(x, 2), x, tg.tensor(upstream)).numpy()[0, 0]
+    assert_array_equal(gradient, [[0, 0, 0, 0], [0, value, 0, 1], [0, 0, 0, 0], [0, 2, 0, -0.5]])
+    assert gradient.dtype == dtype
+
+
 def test_windows_of_more_places_than_a_byte_counts() -> None:
     values = np.random.default_rng(0).permutation(2 * 20 * 20).reshape(1, 2, 20, 20).astype(float)
     x = leaf(values)

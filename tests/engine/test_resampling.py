@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 
 import tinygrad_rnn as tg
 from tinygrad_rnn.engine.ops.pooling import memory_order
-from tinygrad_rnn.errors import ShapeError, TinygradError, UsageError
+from tinygrad_rnn.errors import DtypeError, ShapeError, TinygradError, UsageError
 
 from .laws import assert_close
 from .samples import REALS, arrays, leaf
@@ -46,6 +46,14 @@ def test_the_nearest_pixel_is_found_in_pytorchs_precision() -> None:
     row = lambda n: tg.tensor(np.arange(float(n)).reshape(1, 1, 1, n))  # noqa: E731
     assert tg.interpolate(row(54), (1, 38)).numpy()[0, 0, 0, 19] == 26
     assert tg.interpolate(row(11), scale_factor=(1, 4.9)).numpy()[0, 0, 0, 49] == 10
+
+
+def test_an_image_that_comes_to_twice_the_size_has_each_pixel_twice() -> None:
+    """As PyTorch has it, whatever the factor that is rounded down to this."""
+    x = np.arange(8.0).reshape(1, 1, 1, 8)
+    for factor in (2.0, 2.0744572183619376, 2.12):
+        out = tg.interpolate(tg.tensor(x), scale_factor=(1, factor)).numpy()
+        assert_array_equal(out, x.repeat(2, axis=3))
 
 
 @given(st.integers(2, 6), st.integers(2, 9))
@@ -105,6 +113,9 @@ def test_bad_input() -> None:
         (lambda: tg.interpolate(x, scale_factor=0.2), ShapeError, "cannot become 0 by 0 pixels"),
         (lambda: tg.interpolate(x, scale_factor=-1), ShapeError, "positive number or two, not -1"),
         (lambda: tg.interpolate(x, scale_factor=float("nan")), ShapeError, "positive number or two, not nan"),
+        (lambda: tg.interpolate(x, scale_factor="2"), ShapeError, "positive number or two, not '2'"),
+        (lambda: tg.crop(x, 0.5, 0, 1, 2), DtypeError, r"must be integers, not \(0.5, 0, 1, 2\)"),
+        (lambda: tg.crop(x, 0, 0, None, 2), DtypeError, r"must be integers, not \(0, 0, None, 2\)"),
         (lambda: tg.crop(x, 0, 0, 0, 2), ShapeError, r"no part of 0 by 2 pixels .* \(1, 2, 3, 4\)"),
         (lambda: tg.crop(tg.ones(3), 0, 0, 1, 1), ShapeError, r"shape \(3,\)"),
     ]
@@ -134,7 +145,9 @@ def test_interpolation_is_that_of_pytorch(dtype: str, data: Any, mode: tuple) ->
     torch = pytest.importorskip("torch")
     x = data.draw(arrays(data.draw(SHAPES.filter(lambda shape: shape[0] > 0)), REALS))
     sizes = st.tuples(st.integers(1, 30), st.integers(1, 9))
-    factors = st.sampled_from([0.5, 0.3, 1.04, 1.5, 2.0, 2.6, 3.0, (1.3, 0.7), (0.999, 1.1)])
+    factors = st.sampled_from(
+        [0.5, 0.3, 1.04, 1.5, 2.0, 2.6, 3.0, (1.3, 0.7), (0.999, 1.1), (2.0744572, 2.1)]
+    )
     size = data.draw(st.none() | sizes)
     factor = data.draw(factors) if size is None else None
     arguments = (size, factor, mode[0])

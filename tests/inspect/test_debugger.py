@@ -128,7 +128,37 @@ GRAPHS: dict[str, Callable[..., Any]] = {
     "pad": lambda x, **_: apply(
         TABLE["pad"], (x,), {"pad_width": ((1, 0), (2, 1)), "mode": "constant", "constant_values": 7}
     ),
+    "conv2d": lambda z, W, v, **_: tg.conv2d(image(z), W.reshape(3, 2, 1, 2), v, padding=(1, 0)),
+    "conv2d in groups": lambda z, W, **_: tg.conv2d(image(z), W.reshape(6, 1, 1, 2), stride=2, groups=2),
+    "conv2d_input": lambda z, W, **_: apply(
+        TABLE["conv2d_input"], (image(z), W.reshape(2, 3, 1, 2)), {"size": (2, 4), **SIDE_BY_SIDE}
+    ),
+    "conv2d_weight": lambda z, y, **_: apply(
+        TABLE["conv2d_weight"], (image(z), y.reshape(1, 3, 1, 2)), {"kernel_size": (2, 2), **SIDE_BY_SIDE}
+    ),
+    "batch_norm": lambda z, u, **_: tg.batch_norm(z, None, None, u[:2], u[1:], training=True),
+    "max_pool2d": lambda z, **_: tg.max_pool2d(image(z), (1, 2), stride=1),
+    "take_winners": lambda z, **_: apply(TABLE["take_winners"], (image(z), WINNERS), PAIRS),
+    "put_winners": lambda y, **_: apply(
+        TABLE["put_winners"], (y[:, :2].reshape(1, 2, 1, 2), WINNERS), {"size": (1, 3), **PAIRS}
+    ),
+    "avg_pool2d": lambda z, **_: tg.avg_pool2d(image(z), (1, 2), padding=(0, 1), count_include_pad=False),
+    "avg_pool2d_gradient": lambda z, **_: apply(
+        TABLE["avg_pool2d_gradient"], (image(z),), {"size": (2, 4), **PAIRS}
+    ),
+    "interpolate": lambda z, **_: tg.interpolate(image(z), (3, 2), mode="bilinear"),
+    "interpolate_gradient": lambda z, **_: apply(
+        TABLE["interpolate_gradient"], (image(z),), {"size": (2, 2), "mode": "nearest"}
+    ),
 }
+SIDE_BY_SIDE = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+PAIRS = {"kernel_size": (1, 2), "stride": (1, 1)}
+WINNERS = np.array([[[[0, 1]], [[1, 0]]]])
+
+
+def image(z: Tensor) -> Tensor:
+    """One of two channels, two rows and three columns."""
+    return z.reshape(1, 2, 2, 3)
 
 
 def looked_at(session: Session, name: str) -> None:
@@ -173,6 +203,8 @@ def central_differences(session: Session, node: Node, number: int, eps: float = 
         arrays = [x if i == number else value for i, value in enumerate(inputs)]
         params = node.params | ({"dtype": "float64"} if op.name == "astype" else {})
         out = node.backend.forward[op](*arrays, **params)
+        if op.has_residuals:
+            out, _ = out
         return flattened(node, on_host(node, out))
 
     columns = []

@@ -12,7 +12,7 @@ import tinygrad_rnn as tg
 from tinygrad_rnn import nn, optim
 from tinygrad_rnn.errors import UsageError
 from tinygrad_rnn.models import IMAGE_MODELS, VGG, PlainNet, ResNet
-from tinygrad_rnn.models.image_classifiers import VGG_STAGES
+from tinygrad_rnn.models.image_classifiers import VGG_STAGES, fewest_numbers
 
 SMALLEST = {"resnet": 8, "plain": 8, "vgg": 8}
 each_model = pytest.mark.parametrize("kind", IMAGE_MODELS)
@@ -124,6 +124,16 @@ def test_config_makes_the_model_again(drawn):
     again.load_state_dict(net.state_dict())
     x = some_images((8, 8), 2, options["in_channels"])
     np.testing.assert_array_equal(again.eval()(x).numpy(), net.eval()(x).numpy())
+
+
+@given(models())
+def test_no_model_has_fewer_numbers_than_the_fewest(drawn):
+    kind, options = drawn
+    sizes = {name: options[name] for name in ("depth", "width", "classes", "in_channels")}
+    found = IMAGE_MODELS[kind](**options).num_parameters()
+    assert fewest_numbers(**sizes) <= found
+    wide = fewest_numbers(**sizes | {"width": 1000})
+    assert wide > found, "and not so few that a header could lie"
 
 
 @given(models())

@@ -121,6 +121,15 @@ def test_a_run_says_what_it_is(tmp_path):
     assert shown["settings"]["kind"] == "gru"
 
 
+def test_of_images_the_most_accurate_comes_first_and_bits_say_nothing(tmp_path):
+    found = [(0.2, 0.5), (0.9, 0.75), (0.8, 0.75), (0.8, 0.75)]
+    records = [record(10 * i, loss) | {"val_accuracy": part} for i, (loss, part) in enumerate(found, 1)]
+    run = read_run(write_run(tmp_path / "run", records))
+    assert run.best is not None and (run.best.step, run.best.accuracy) == (30, 0.75)
+    shown = run.as_json()["best"]
+    assert (shown["loss"], shown["accuracy"], shown["bits"]) == (0.8, 0.75, None)
+
+
 def test_parameters_are_those_of_the_model(tmp_path):
     model = CharLM(3, "gru", embedding_size=4, hidden_size=8)
     save(write_run(tmp_path / "run") / "best.safetensors", model, Vocabulary.of("abc"), {})

@@ -214,6 +214,9 @@ def test_other_images_are_refused(tmp_path):
     assert training.of(events.Resumed)[0].reasons == ("other images",)
     with pytest.raises(DataError, match=r"has 2 classes of images of shape \(3, 8, 8\), and the model of"):
         training.go_on(images=few(classes=2), force=True)
+    renamed = replace(few(), classes=("a", "b", "d"))
+    with pytest.raises(DataError, match=r"^few has a class d where the model of .* has c$"):
+        training.go_on(images=renamed, force=True)
     with pytest.raises(DataError, match=r"shape \(3, 9, 9\)"):
         training.go_on(images=few(size=9), force=True)
 
@@ -243,7 +246,8 @@ def test_a_character_model_is_no_classifier(tmp_path):
         (lambda h: h["images"].update(shape=[3, 8]), "images have the shape"),
         (lambda h: h["images"].pop("mean"), "images are described by"),
         (lambda h: h["model"].update(width=10**9), "width is 1000000000"),
-        (lambda h: h["model"].update(depth=20), "do not fit the model"),
+        (lambda h: h["model"].update(width=500), "it would have [0-9]+ numbers at least"),
+        (lambda h: h["model"].update(depth=14), "do not fit the model"),
         (lambda h: h["model"].update(depth=9), "has 6n"),
         (lambda h: h["model"].update(name="mlp"), "mlp"),
         (lambda h: h.update(model=3), "does not hold a model"),
@@ -264,6 +268,8 @@ def test_a_header_that_lies_is_refused(tmp_path, change, said):
     [
         ({"depth": 9}, "6n + 2"),
         ({"width": 0}, "width must be at least 1"),
+        ({"width": 2**16 + 1}, "width must be at most 65536"),
+        ({"depth": 2**16 + 1}, "depth must be at most 65536"),
         ({"shift": 1, "crop": 1}, "give one of them"),
         ({"model": "vgg", "depth": 16, "preactivation": True}, "vgg has no preactivation"),
         ({"optimizer": "adam", "momentum": 0.5}, "adam has no momentum"),

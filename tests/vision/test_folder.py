@@ -181,7 +181,7 @@ def test_a_class_of_broken_files_only(tmp_path):
 def test_too_many_pixels(tmp_path, monkeypatch, limit):
     write_classes(tmp_path, {"a": 1, "b": 1}, size=10)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    with pytest.raises(DataError, match=r"a/0.png is broken \(too many pixels\); so are 1 more"):
+    with pytest.raises(DataError, match=r"a/0.png is broken \(too many pixels\); so is 1 more"):
         load(tmp_path)
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from tinygrad_rnn.errors import DataError, SettingError
 from tinygrad_rnn.vision import ImageSet, load_images, make_shapes
+from tinygrad_rnn.vision import images as reading
 from tinygrad_rnn.vision.split import split
 
 from .files import cifar, random_images, write_classes, write_idx
@@ -124,6 +125,30 @@ def test_statistics_are_those_of_each_channel(count, channels, seed):
     assert found.mean.dtype == found.std.dtype == np.float32
     np.testing.assert_allclose(found.mean, scaled.mean((0, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(found.std, scaled.std((0, 2, 3)), rtol=1e-6)
+
+
+@given(st.integers(1, 60))
+def test_a_part_at_a_time_gives_what_all_at_once_gives(pixels):
+    images = random_images(7, 3, 4, 5)
+    whole, whole_gray = a_set(images=images), reading._gray(images)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "_BLOCK", pixels)
+        assert len({part.stop - part.start for part in reading._parts(images)}) == 1
+        assert next(reading._parts(images)).stop == max(1, pixels // 20)
+        parted = a_set(images=images)
+        np.testing.assert_array_equal(parted.mean, whole.mean)
+        np.testing.assert_array_equal(parted.std, whole.std)
+        np.testing.assert_array_equal(reading._gray(images), whole_gray)
+
+
+def test_more_than_there_is_room_for(tmp_path, monkeypatch):
+    write_idx(tmp_path, "train", random_images(4, 2, 2), np.array([0, 1, 0, 1]))
+    monkeypatch.setattr(reading, "MAX_BYTES", 2 * 5 * 5)
+    assert load_images(tmp_path, size=5).shape == (1, 5, 5)
+    with pytest.raises(DataError, match=r"^2 images of 6x6 take .* possible; use a smaller --size$"):
+        load_images(tmp_path, size=6)
+    with pytest.raises(DataError, match=r"^4,000 images of 8x8 take .* possible; use a smaller --size$"):
+        load_images("shapes", size=8)
 
 
 def test_a_constant_channel_has_deviation_one():

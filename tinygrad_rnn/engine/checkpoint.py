@@ -21,7 +21,7 @@ def checkpoint(fn: Callable[..., Any], *inputs: Any) -> Any:
 
     fn takes and returns a tensor or a tuple of tensors and must be a function of its arguments and of the
     parameters it closes over, to which gradients flow as well. What it draws at random
-    (dropout's masks, tg.rand) it draws again.
+    (dropout's masks, tg.rand) it draws again; running statistics of batch normalisation move once only.
     Chen et al., 2016, "Training deep nets with sublinear memory cost".
     """
     if not mode.recording:
@@ -111,7 +111,11 @@ def _vjp(F: Any, g: Any, out: Any, *saved: Any, needs: tuple[bool, ...], segment
     """Compute the segment again and differentiate it."""
     create_graph = any(isinstance(x, Tensor) for x in g)
     with random.replay(segment.taken):
-        outs, _ = segment.run()
+        before, mode.repeating = mode.repeating, True
+        try:
+            outs, _ = segment.run()
+        finally:
+            mode.repeating = before
     if writes.last > segment.made:
         _refuse_changed(outs, out)
     backend = outs[0].backend

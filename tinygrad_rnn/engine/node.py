@@ -26,6 +26,7 @@ class Mode(threading.local):
     """Per-thread switches, read on every op."""
 
     recording = True  # no_grad() turns this off
+    repeating = False  # checkpoint() computes again what was computed before: what it wrote, it has written
     annotating = False  # annotate(): nodes get a name, module path, time step, file and line
     anomaly = False  # detect_anomaly(): every value and gradient is checked
     watching = False  # annotating or anomaly: the only one that the fast path looks at

@@ -72,6 +72,15 @@ IDEAS = {
     "stack": "Each input gets its own slice of the gradient.",
     "split": "The gradients of the pieces, put together again.",
     "pad": "The gradient without the margin that was put around x.",
+    "conv2d": "Linear in images and in kernels. A pixel gets g from each place of the result that it went "
+    "into, times the number of the kernel it met there; a number of a kernel gets g times each pixel it met.",
+    "conv2d_input": "Linear in both, the transpose of conv2d: its derivative in y is conv2d itself.",
+    "conv2d_weight": "Linear in both: the derivative in x is conv2d's transpose, in y conv2d by g.",
+    "batch_norm": "Mean and variance depend on every value of the channel: the part of g that is the same "
+    "for all, and the part that goes along with y, would change nothing in the result and are taken out.",
+    "max_pool2d": "Only the largest value of a window matters: it gets the gradient of that window.",
+    "avg_pool2d": "Every value goes into the average of n with weight 1/n, in each window that it is in.",
+    "interpolate": "A value gets g from each pixel that was made of it, times the weight it had there.",
     "astype": "A cast changes no value: the gradient is cast back.",
 }
 MOVED = "No value changes, only its place: the gradient goes back to where each element came from."
@@ -320,6 +329,7 @@ FORMULAS: dict[str, Formula] = {
     "scatter": _plain("g[index]"),
     "matmul": _matmul,
     "einsum": _einsum,
+    "conv2d": lambda node, number: "np.sum(g, axis=(0, 2, 3))" if number == 2 else None,
     "cross_entropy": _cross_entropy,
     "mse": _loss("2 * (input - target)", "2 * (target - input)"),
     "binary_cross_entropy_with_logits": _loss("(sigmoid(logits) - targets)", "-logits"),

@@ -219,4 +219,12 @@ class VGG(ImageClassifier):
         return x
 
 
+def fewest_numbers(depth: int, width: int, classes: int, in_channels: int) -> int:
+    """What a model of these sizes learns at the least, whatever its kind and its blocks.
+
+    Each block has a 3x3 convolution within each stage's channels, and at most 9 layers are a block of each.
+    """
+    return width * (21 * width * (depth - 2) + 4 * classes + 9 * in_channels)
+
+
 IMAGE_MODELS = {"resnet": ResNet, "plain": PlainNet, "vgg": VGG}

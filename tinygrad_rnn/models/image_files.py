@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import CheckpointError, ShapeError, TinygradError
 from . import files
-from .image_classifiers import IMAGE_MODELS, ImageClassifier
+from .image_classifiers import IMAGE_MODELS, ImageClassifier, fewest_numbers
 
 LARGEST = 2**16  # of a size or a number of classes
 
@@ -99,9 +99,12 @@ def classifier_of(file: Path, header: dict[str, Any], arrays: dict[str, np.ndarr
         kind = IMAGE_MODELS[config.pop("name")]
         weights = {name: array for name, array in arrays.items() if "/" not in name}
         numbers = sum(array.size for array in weights.values())
-        for name in ("depth", "width", "classes", "in_channels"):  # before memory is asked for
-            if not 1 <= config[name] <= min(numbers, LARGEST):
-                raise CheckpointError(f"{name} is {config[name]!r}, and there are {numbers} numbers in all")
+        sizes = {name: config[name] for name in ("depth", "width", "classes", "in_channels")}
+        for name, size in sizes.items():  # before memory is asked for
+            if not 1 <= size <= min(numbers, LARGEST):
+                raise CheckpointError(f"{name} is {size!r}, and there are {numbers} numbers in all")
+        if (fewest := fewest_numbers(**sizes)) > numbers:
+            raise CheckpointError(f"it would have {fewest} numbers at least, and there are {numbers} in all")
         if (config["classes"], config["in_channels"]) != (len(notes.classes), notes.shape[0]):
             raise CheckpointError("the model has other inputs or outputs than its images")
         model = kind(**config)

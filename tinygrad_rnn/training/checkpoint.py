@@ -2,7 +2,7 @@
 
 The arrays are the optimiser's, the hidden state and, where a mean of the weights is kept, the weights
 themselves (the model in the file is the mean then). The rest is JSON: how the training stands, its settings,
-the random generators, the digest of the text and the fingerprint of what computed the numbers. Everything
+the random generators, the digest of the data and the fingerprint of what computed the numbers. Everything
 that tells the time is under one key, "time", so that two files can be compared without it.
 """
 

@@ -172,9 +172,7 @@ class ImageConfig(Settings):
     default_sgd: ClassVar[Mapping[str, float]] = MappingProxyType({"momentum": 0.9, "weight_decay": 1e-4})
 
     images: str = setting(IMAGES, "digits, shapes, or a folder.", changeable=True)
-    size: int | None = setting(
-        IMAGES, "Make all images of a folder this wide and high.", None, unset="as they are"
-    )
+    size: int | None = setting(IMAGES, "Make all images this wide and high.", None, unset="as they are")
     broken: str = setting(
         IMAGES, "What a file that is no image does: refuse all, or skip it.", "refuse", choices=BROKEN
     )
@@ -192,11 +190,18 @@ class ImageConfig(Settings):
     depth: int = setting(MODEL, "Layers with weights: of resnet and plain 6n + 2, such as 20.", 20)
     width: int = setting(MODEL, "Channels of the first stage.", 16)
     batch_norm: bool = setting(MODEL, "Batch normalisation after each convolution.", True)
-    preactivation: bool = setting(MODEL, "Of resnet: normalise and rectify before convolving.", False)
+    preactivation: bool = setting(
+        MODEL, "Of resnet and plain: normalise and rectify before convolving.", False
+    )
 
     batch_size: int = setting(TRAINING, "Images a step.", 64)
     optimizer: str = setting(TRAINING, f"{', '.join(OPTIMIZERS)}.", "sgd", choices=OPTIMIZERS)
     lr: float = setting(TRAINING, "Learning rate at its highest.", 0.1)
+    seed: int = setting(
+        TRAINING,
+        "Of initial weights, the order of the images and their changes: same seed, same training.",
+        0,
+    )
     momentum: float | None = setting(
         TRAINING, "Of sgd: part of a step that goes into the next one.", None, unset="0.9"
     )
@@ -209,6 +214,8 @@ class ImageConfig(Settings):
             raise UsageError("a training needs images: digits, shapes, or a folder")
         super().__post_init__()
         self._require_counts("size", "depth", "width")
+        for name in ("depth", "width"):  # what is larger could not be read back
+            self._require(name, getattr(self, name) <= LARGEST, f"at most {LARGEST}")
         self._require_parts("val_fraction")
         for name in ("shift", "crop"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
@@ -234,7 +241,7 @@ class ImageConfig(Settings):
     @property
     def units(self) -> str:
         """What is seen is called in speeds."""
-        return "image"
+        return "images"
 
 
 KINDS_OF_TRAINING: dict[str, type[Settings]] = {c.task: c for c in (TrainConfig, ImageConfig)}

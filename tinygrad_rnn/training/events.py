@@ -1,6 +1,6 @@
 """What a trainer tells those who listen: it prints nothing itself.
 
-Losses are in nats a symbol (a character, or a byte); `bits` turns them into bits.
+Losses are in nats a symbol (a character, a byte, or the class of an image); `bits` turns them into bits.
 """
 
 from __future__ import annotations

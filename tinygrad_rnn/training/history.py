@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn, TypeGuard
 from ..errors import CheckpointError, DataError, UsageError
 from ..models import find_checkpoint
 from ..models.archive import KEY
-from .config import ImageConfig
+from .config import KINDS_OF_TRAINING, ImageConfig, TrainConfig
 from .events import bits
 from .settings import read_toml
 
@@ -34,6 +34,11 @@ class Evaluation(NamedTuple):
     seconds: float
     loss: float
     accuracy: float | None = None
+
+    @property
+    def bits(self) -> float | None:
+        """The loss in bits a symbol; None of images."""
+        return bits(self.loss) if self.accuracy is None else None
 
 
 class Saved(NamedTuple):
@@ -112,6 +117,11 @@ class RunSummary:
         )
 
     @property
+    def command(self) -> str:
+        """What goes on with it."""
+        return KINDS_OF_TRAINING.get(str(self.settings.get("task")), TrainConfig).command
+
+    @property
     def corpus(self) -> str:
         """The sources of the text or the images, without their folders."""
         sources = self.settings.get("corpus", self.settings.get("images", "?"))
@@ -132,7 +142,7 @@ class RunSummary:
         return "interrupted" if self.records or self.saved else "not begun"
 
     def as_json(self) -> dict[str, Any]:
-        """For machines; losses in nats and bits a symbol. Settings are as TOML gives them."""
+        """For machines; losses in nats, of a text in bits a symbol too. Settings are as TOML gives them."""
         best = self.best
         return {
             "path": str(self.path),
@@ -142,7 +152,7 @@ class RunSummary:
             "parameters": self.parameters,
             "steps": self.steps,
             "seconds": self.seconds,
-            "best": None if best is None else {**best._asdict(), "bits": bits(best.loss)},
+            "best": None if best is None else {**best._asdict(), "bits": best.bits},
             "settings": dict(self.settings),
         }
 

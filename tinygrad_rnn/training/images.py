@@ -56,7 +56,7 @@ class ImageTrainer(Trainer[ImageConfig]):
         self.images = images
         if not len(images.held_out_images) and (config.schedule == "plateau" or config.patience):
             name = "patience" if config.patience else "the schedule plateau"
-            raise DataError(f"nothing is held out of {images.name}, and {name} goes by the validation loss")
+            raise DataError(f"nothing is held out of {images.name}, and {name} goes by the validation")
         self.batches = Batches(
             images.images,
             images.labels,
@@ -142,8 +142,12 @@ class ImageTrainer(Trainer[ImageConfig]):
     def refuse_other_kind(self, header: Mapping[str, Any], file: Path) -> None:
         with read_from(file):
             notes = ImageNotes.from_json(header["images"])
-        if (notes.classes, notes.shape) != (self.images.classes, self.images.shape):
-            here, there = (
-                f"{len(of.classes)} classes of images of shape {of.shape}" for of in (self.images, notes)
+        here, there = self.images, notes
+        if (len(there.classes), there.shape) != (len(here.classes), here.shape):
+            ours, theirs = (
+                f"{len(of.classes)} classes of images of shape {of.shape}" for of in (here, there)
             )
-            raise DataError(f"{self.images.name} has {here}, and the model of {file} is for {there}")
+            raise DataError(f"{here.name} has {ours}, and the model of {file} is for {theirs}")
+        for ours, theirs in zip(here.classes, there.classes, strict=True):
+            if ours != theirs:
+                raise DataError(f"{here.name} has a class {ours} where the model of {file} has {theirs}")

@@ -182,9 +182,7 @@ class Settings:
             raise UsageError(f"{self.optimizer} has no momentum that could be set; sgd has")
         for name, value in [("plateau", self.schedule == "plateau"), ("patience", self.patience)]:
             if value and not self.holds_out:
-                raise SettingError(
-                    "val_fraction", f"0 holds nothing out, and {name} goes by the validation loss"
-                )
+                raise SettingError("val_fraction", f"0 holds nothing out, and {name} goes by the validation")
 
     @classmethod
     @functools.cache

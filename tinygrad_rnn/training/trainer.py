@@ -217,7 +217,7 @@ class Trainer(ABC, Generic[Config]):
     def train(self, run: RunFolder) -> events.Finished:
         """Train to the end, and keep the checkpoints in `run`.
 
-        Raises DivergedError if a loss, a gradient or a weight is not finite (see TrainConfig.on_nan), and
+        Raises DivergedError if a loss, a gradient or a weight is not finite (see Settings.on_nan), and
         StorageError if a file of the run cannot be written.
         """
         self.run = run

@@ -58,7 +58,8 @@ def load(folder: Path, size: int | None, gray: bool, skip: bool) -> Collection:
     reader = _Reader(size, gray, len(files) + len(held_files))
     read, held_read = reader.images(files), reader.images(held_files)
     if reader.broken and not skip:
-        more = f"; so are {len(reader.broken) - 1} more" if len(reader.broken) > 1 else ""
+        others = len(reader.broken) - 1
+        more = f"; so {'is' if others == 1 else 'are'} {others:,} more" if others else ""
         raise DataError(f"{shown(folder)}: {reader.broken[0]}{more}; --broken skip leaves them out")
     lost = [
         train / name for label, name in enumerate(classes) if all(file.label != label for file, _ in read)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +17,7 @@ import numpy as np
 
 from ..errors import DataError, SettingError
 from . import cifar, folder, idx
-from .collection import INSTALL, Collection, Labelled, file_names, folder_names, shown
+from .collection import INSTALL, MAX_BYTES, Collection, Labelled, file_names, folder_names, shown
 from .counted import check_seed
 from .shapes import SHAPES, make_shapes
 from .split import split
@@ -24,7 +26,7 @@ NAMES = ("digits", "shapes")
 _MADE = 4000  # images of "shapes"
 _SHAPES_SIZE = 32
 _MAX_SIZE = 4096
-_BLOCK = 1024  # images
+_BLOCK = 2**20  # pixels of a channel that are counted, or made gray, at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +83,8 @@ class ImageSet:
     @cached_property
     def _statistics(self) -> tuple[np.ndarray, np.ndarray]:
         counts = np.zeros((self.shape[0], 256), np.int64)  # how often each channel has each value
-        for start in range(0, len(self.images), _BLOCK):
-            for count, pixels in zip(counts, self.images[start : start + _BLOCK].swapaxes(0, 1), strict=True):
+        for part in _parts(self.images):
+            for count, pixels in zip(counts, self.images[part].swapaxes(0, 1), strict=True):
                 count += np.bincount(pixels.reshape(-1), minlength=256)
         values = np.arange(256) / 255
         share = counts / counts.sum(1, keepdims=True)
@@ -149,7 +151,9 @@ def _collection(source: str | Path, size: int | None, gray: bool, skip: bool) ->
         if source == "digits":
             return _digits()
         if source == "shapes":
-            made = make_shapes(_MADE, size or _SHAPES_SIZE, channels=1 if gray else 3)
+            channels, size = 1 if gray else 3, size or _SHAPES_SIZE
+            _check_room(_MADE, (channels, size, size))
+            made = make_shapes(_MADE, size, channels=channels)
             return Collection("shapes", SHAPES, Labelled(*made))
         raise _missing(source)
     if not os.path.isdir(path):
@@ -212,6 +216,14 @@ def _unknown(path: Path) -> DataError:
     )
 
 
+def _check_room(count: int, shape: tuple[int, int, int]) -> None:
+    if (total := count * math.prod(shape)) > MAX_BYTES:
+        raise DataError(
+            f"{count:,} images of {shape[2]}x{shape[1]} take {total / 2**30:,.0f} GiB, of {MAX_BYTES >> 30} "
+            "possible; use a smaller --size"
+        )
+
+
 def _as_asked(images: np.ndarray, size: int | None, gray: bool) -> np.ndarray:
     """The images in gray and resized, where that is asked for and they are not so yet."""
     if gray and images.shape[1] == 3:
@@ -222,6 +234,7 @@ def _as_asked(images: np.ndarray, size: int | None, gray: bool) -> np.ndarray:
         from PIL import Image
     except ImportError:
         raise DataError(f"resizing images takes Pillow: {INSTALL}") from None
+    _check_room(len(images), (images.shape[1], size, size))
     resized = np.empty((*images.shape[:2], size, size), np.uint8)
     for image, channels in zip(images, resized, strict=True):
         for pixels, out in zip(image, channels, strict=True):
@@ -229,10 +242,15 @@ def _as_asked(images: np.ndarray, size: int | None, gray: bool) -> np.ndarray:
     return resized
 
 
+def _parts(images: np.ndarray) -> Iterator[slice]:
+    """Of (N, C, H, W) at most _BLOCK pixels of a channel, but an image at least."""
+    count = max(1, _BLOCK // math.prod(images.shape[2:]))
+    return (slice(start, start + count) for start in range(0, len(images), count))
+
+
 def _gray(images: np.ndarray) -> np.ndarray:
     weights = np.array([19595, 38470, 7471], np.uint32)[:, None, None]  # of 2**16, as Pillow has them
     result = np.empty((len(images), 1, *images.shape[2:]), np.uint8)
-    for start in range(0, len(images), _BLOCK):
-        part = slice(start, start + _BLOCK)
+    for part in _parts(images):
         result[part] = ((images[part] * weights).sum(1, keepdims=True) + 2**15) >> 16
     return result

@@ -297,9 +297,11 @@ def _numbers(name: str, what: str, value: Any, ways: int, least: int = 0) -> tup
     """An option as one integer for each direction."""
     given = tuple(value) if isinstance(value, (tuple, list)) else (value,) * ways
     if not all(isinstance(n, (int, np.integer)) for n in given):
-        raise DtypeError(f"{name}: {what} must be an integer or {ways} of them, not {value!r}")
+        several = f" or {ways} of them" if ways > 1 else ""
+        raise DtypeError(f"{name}: {what} must be an integer{several}, not {value!r}")
     if len(given) != ways or min(given) < least:
-        raise ShapeError(f"{name}: {what} must be {ways} integers of at least {least}, not {value!r}")
+        several = f"{ways} integers" if ways > 1 else "an integer"
+        raise ShapeError(f"{name}: {what} must be {several} of at least {least}, not {value!r}")
     return tuple(map(int, given))
 
 

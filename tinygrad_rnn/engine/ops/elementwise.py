@@ -248,7 +248,7 @@ def clip(xp: Any, x: Any, a_min: float | None = None, a_max: float | None = None
 def where(xp: Any, condition: Any, a: Any, b: Any) -> Any:
     """a where condition is true, b elsewhere."""
     alike = getattr(condition, "shape", None) == getattr(a, "shape", ())
-    if alike and isinstance(b, (int, float)) and chooses_compiled(xp, a):
+    if alike and condition.dtype.kind == "b" and isinstance(b, (int, float)) and chooses_compiled(xp, a):
         from .fused import compiled_choice
 
         return compiled_choice.where(condition, a, b)

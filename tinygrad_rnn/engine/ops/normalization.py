@@ -7,12 +7,13 @@ They differ in what mean and variance are taken over. One op of the table does t
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 from ...errors import DtypeError, ShapeError, UsageError
-from ..node import writes
+from ..node import mode, writes
 from ..op import TABLE, op
 from ..tensor import DEFAULT_DTYPE, Tensor, apply, tensor
 from .elementwise import sqrt
@@ -49,11 +50,11 @@ def _batch_norm_vjp(
     dweight = sum(g y)
     dbias = sum(g)
     """
-    kernels, mean, inverse_std = residuals
+    kernels, statistics = residuals
     g_out, g_mean, g_var = g
     gradients: tuple = (None, None, None)
     if g_out is not None:
-        gradients = kernels.backward(F.backend.xp, g_out, x, weight, mean, inverse_std, needs)
+        gradients = kernels.backward(F.backend.xp, g_out, x, weight, statistics, needs)
     if not needs[0] or (g_mean is None and g_var is None):
         return gradients
     dx, *others = gradients
@@ -62,7 +63,8 @@ def _batch_norm_vjp(
         share = F.backend.xp.array(F.broadcast_to((g_mean / count).reshape(shape), x.shape))
         dx = share if dx is None else dx + share
     if g_var is not None:
-        share = (x - mean.reshape(shape)) * (g_var * (2 / count)).reshape(shape)
+        mean, rest = (values.reshape(shape) for values in statistics[:2])
+        share = (x - mean - rest) * (g_var * (2 / count)).reshape(shape)
         dx = share if dx is None else dx + share
     return dx, *others
 
@@ -82,9 +84,10 @@ def _normalized(xp: Any, x: Any, weight: Any, bias: Any, eps: float = 1e-5, keep
     """x (N, C, ...) normalised by mean and variance over all axes but 1, times weight (C,), plus bias (C,),
     either of which may be None; then that mean and that variance (of the population), both (C,)."""
     kernels = _kernels(xp, x.dtype)
-    out, (mean, inverse_std) = kernels.forward(xp, x, weight, bias, eps)
+    out, statistics = kernels.forward(xp, x, weight, bias, eps)
+    mean, rest, inverse_std = statistics
     var = xp.maximum(1 / (inverse_std * inverse_std) - eps, 0)
-    return (out, mean, var), (kernels, mean, inverse_std)
+    return (out, mean + rest, var), (kernels, statistics)
 
 
 # --- what users call ------------------------------------------------------------------------------
@@ -132,8 +135,9 @@ def batch_norm(
     if not count:  # an empty batch has no statistics
         return _scaled(x, weight, bias, _spread_shape(x))
     out, mean, var = apply(TABLE["batch_norm"], (x, weight, bias), {"eps": eps})
-    _move(running_mean, mean.array, momentum)
-    _move(running_var, var.array * (count / (count - 1)), momentum)
+    if not mode.repeating:
+        _move(running_mean, mean.array, momentum)
+        _move(running_var, var.array * (count / (count - 1)), momentum)
     return out
 
 
@@ -150,7 +154,8 @@ def layer_norm(
     Raises ShapeError for shapes that do not fit.
     """
     x = _checked("layer_norm", x, eps, 1)
-    last = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    sizes = tuple(normalized_shape) if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
+    last = tuple(_integer("layer_norm", "normalized_shape", size) for size in sizes)
     if not last or x.shape[x.ndim - len(last) :] != last:
         raise ShapeError(f"layer_norm: normalized_shape {last} is not how the shape of x {x.shape} ends")
     _check_fits("layer_norm", x, "weight", weight, last)
@@ -172,7 +177,7 @@ def group_norm(
     Raises ShapeError for shapes that do not fit, or channels that do not divide into the groups.
     """
     x = _checked("group_norm", x, eps, 2)
-    channels = x.shape[1]
+    channels, num_groups = x.shape[1], _integer("group_norm", "num_groups", num_groups)
     if num_groups < 1 or channels % num_groups:
         raise ShapeError(
             f"group_norm: {channels} channels of x of shape {x.shape} do not divide into {num_groups} groups"
@@ -245,11 +250,20 @@ def _checked(name: str, x: Any, eps: float, least: int) -> Tensor:
     return x if x.dtype.kind == "f" else x.astype(DEFAULT_DTYPE)
 
 
+def _integer(name: str, what: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise DtypeError(f"{name}: {what} must be of integers, not {value!r}") from None
+
+
 def _check_fits(name: str, x: Tensor, what: str, values: Any, shape: tuple[int, ...]) -> None:
     if values is None:
         return
-    found = tuple(getattr(values, "shape", ()))
-    if found != shape:
+    found = getattr(values, "shape", None)
+    if found is None:
+        raise DtypeError(f"{name}: {what} must be a tensor or an array of shape {shape}, not {values!r}")
+    if tuple(found) != shape:
         raise ShapeError(f"{name}: {what} has shape {found}; x of shape {x.shape} needs {shape}")
     if what.startswith("running") and (values.dtype.kind != "f" or getattr(values, "node", None) is not None):
         raise DtypeError(

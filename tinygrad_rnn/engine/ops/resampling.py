@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import ShapeError, UsageError
+from ...errors import DtypeError, ShapeError, UsageError
 from ..op import TABLE, op
 from ..tensor import Tensor, apply, tensor
 from .pooling import memory_order
@@ -52,7 +52,8 @@ def interpolate(
     scales = None
     if scale_factor is not None:
         factors = scale_factor if isinstance(scale_factor, (tuple, list)) else (scale_factor, scale_factor)
-        if len(factors) != 2 or not all(math.isfinite(f) and f > 0 for f in factors):
+        numbers = all(isinstance(f, (int, float, np.integer, np.floating)) for f in factors)
+        if len(factors) != 2 or not numbers or not all(math.isfinite(f) and f > 0 for f in factors):
             raise ShapeError(f"interpolate: scale_factor is a positive number or two, not {scale_factor!r}")
         scales = (float(factors[0]), float(factors[1]))
         size = (math.floor(x.shape[2] * scales[0]), math.floor(x.shape[3] * scales[1]))
@@ -71,9 +72,15 @@ def crop(x: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
     """The part of images (..., H, W) of that height and width whose first pixel is (top, left), which may lie
     outside; what lies outside the image is 0.
 
-    Raises ShapeError for a part of no pixels, or x of fewer than two dimensions.
+    Raises ShapeError for a part of no pixels, or x of fewer than two dimensions; DtypeError for numbers that
+    are not whole.
     """
     x = x if isinstance(x, Tensor) else tensor(x)
+    given = (top, left, height, width)
+    try:
+        top, left, height, width = map(operator.index, given)
+    except TypeError:
+        raise DtypeError(f"crop: top, left, height and width must be integers, not {given}") from None
     if x.ndim < 2 or min(height, width) < 1:
         raise ShapeError(f"crop: no part of {height} by {width} pixels of a tensor of shape {x.shape}")
     slices, widths = [], [(0, 0)] * (x.ndim - 2)
@@ -135,6 +142,8 @@ def interpolate_gradient(
 def _taps(size: int, length: int, scale: float | None, mode: str, align_corners: bool) -> Taps:
     """How `length` values are made of `size` values; PyTorch's rules, to its rounding."""
     if mode == "nearest":
+        if length == 2 * size:
+            scale = 2.0  # whatever scale_factor was rounded down to this
         step = np.float32(1 / scale if scale else size / length)
         places = np.floor(np.arange(length, dtype=np.float32) * step).astype(np.intp)
         return [(np.minimum(places, size - 1), None)]
@@ -142,9 +151,9 @@ def _taps(size: int, length: int, scale: float | None, mode: str, align_corners:
         at = np.arange(length) * ((size - 1) / (length - 1) if length > 1 else 0)
     else:
         at = np.maximum((np.arange(length) + 0.5) * (1 / scale if scale else size / length) - 0.5, 0)
-    below = np.minimum(at.astype(np.intp), size - 1)
+    below = at.astype(np.intp)
     above = np.minimum(below + 1, size - 1)
-    share = np.clip(at - below, 0, 1)
+    share = at - below
     return [(below, 1 - share), (above, share)]
 
 

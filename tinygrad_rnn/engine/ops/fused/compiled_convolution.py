@@ -92,11 +92,12 @@ def input_gradient(
     channels = inputs * groups
     fitting = convolution.output_size(size, w.shape[2:], stride, padding, dilation)
     _check((images, channels, *size), w.shape, g.shape, fitting, groups)
+    dx = np.empty((images, *size, channels), g.dtype)  # first: what is too large has too many phases as well
     around, phases = _phases(
         (height, width, outs), size, channels, w.shape[2:], stride, padding, dilation, groups
     )
     grouped = w.reshape(groups, outs // groups, *w.shape[1:])
-    g, dx = _channels_last(g), np.empty((images, *size, channels), g.dtype)
+    g = _channels_last(g)
     flat, one = dx.reshape(-1), dx[0].size
     matrices = [
         np.ascontiguousarray(grouped[:, :, :, i][..., j].transpose(3, 4, 1, 0, 2)).reshape(1, -1, channels)

@@ -18,6 +18,7 @@ import numpy as np
 
 from . import normalization
 from .jit import compiled, inlined
+from .normalization import Statistics
 from .shards import in_shards
 
 WIDTH = 128  # numbers, about, of the rows that are taken together
@@ -25,8 +26,8 @@ BLOCK = 1 << 13  # numbers of a block, about
 ROWS = 512  # that a shard has at least
 
 
-def forward(xp: Any, x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, tuple[Any, Any]]:
-    """(x - mean) inverse_std weight + bias, and the statistics. weight and bias (C,) may be None."""
+def forward(xp: Any, x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Statistics]:
+    """(x - mean - rest) inverse_std weight + bias, and the statistics. weight and bias (C,) may be None."""
     rows = _rows_of(x)
     if not x.size or not rows.flags.c_contiguous:
         return normalization.forward(xp, x, weight, bias, eps)
@@ -38,21 +39,23 @@ def forward(xp: Any, x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, t
         return last - first, found
 
     parts = in_shards(measure, count, ROWS)
-    mean, squares = together(parts)
-    inverse_std = 1 / np.sqrt(squares / count + eps)
-    scale = inverse_std if weight is None else inverse_std * weight
-    mean, inverse_std, scale = (values.astype(x.dtype) for values in (mean, inverse_std, scale))
-    shift = np.zeros_like(mean) if bias is None else np.ascontiguousarray(bias)
+    exact, squares = together(parts)
+    mean, inverse_std = exact.astype(x.dtype), 1 / np.sqrt(squares / count + eps)
+    with np.errstate(invalid="ignore"):  # of means that are infinite
+        rest = exact - mean
+        scale = inverse_std if weight is None else inverse_std * weight
+        shift = -rest * scale if bias is None else bias - rest * scale
+    rest, inverse_std, scale, shift = (values.astype(x.dtype) for values in (rest, inverse_std, scale, shift))
     out = np.empty(rows.shape, x.dtype)
     flat_out = out.reshape(-1)
     in_shards(lambda first, last: apply(flat, mean, scale, shift, flat_out, first, last), count, ROWS)
-    return _as_before(out), (mean, inverse_std)
+    return _as_before(out), (mean, rest, inverse_std)
 
 
 def backward(
-    xp: Any, g: Any, x: Any, weight: Any, mean: Any, inverse_std: Any, needs: tuple[bool, bool, bool]
+    xp: Any, g: Any, x: Any, weight: Any, statistics: Statistics, needs: tuple[bool, bool, bool]
 ) -> tuple[Any, Any, Any]:
-    """With y = (x - mean) inverse_std, and averages and sums over a channel's n values:
+    """With y = (x - mean - rest) inverse_std, and averages and sums over a channel's n values:
 
     dx = weight inverse_std (g - average(g) - y average(g y))
     dweight = sum(g y)
@@ -60,8 +63,9 @@ def backward(
     """
     rows = _rows_of(x)
     if not x.size or not rows.flags.c_contiguous:
-        return normalization.backward(xp, g, x, weight, mean, inverse_std, needs)
+        return normalization.backward(xp, g, x, weight, statistics, needs)
     count, channels, flat = x.size // x.shape[1], x.shape[1], rows.reshape(-1)
+    mean, rest, inverse_std = statistics
     upstream = np.ascontiguousarray(_rows_of(g)).reshape(-1)
 
     def add_up(first: int, last: int) -> Any:
@@ -70,11 +74,12 @@ def backward(
         return found
 
     total = np.add.reduce(in_shards(add_up, count, ROWS))
-    dbias, dweight = total[0], total[1] * inverse_std
+    dbias, dweight = total[0], (total[1] - rest * total[0]) * inverse_std
     dx = None
     if needs[0]:
         scale = inverse_std if weight is None else inverse_std * weight
-        average, slope = dbias / count, scale * inverse_std * (dweight / count)
+        product = inverse_std * (dweight / count)
+        average, slope = dbias / count - rest * product, scale * product
         scale, average, slope = (values.astype(x.dtype) for values in (scale, average, slope))
         into = np.empty(rows.shape, x.dtype)
         flat_into = into.reshape(-1)

@@ -7,43 +7,46 @@ from __future__ import annotations
 
 from typing import Any
 
-Statistics = tuple[Any, Any]  # mean and inverse_std = 1 / sqrt(variance + eps), of shape (C,)
+# mean, rest and inverse_std = 1 / sqrt(variance + eps), each (C,). The mean is the sum of the first two: a
+# single float32 that is large beside the deviations is off by some part of them.
+Statistics = tuple[Any, Any, Any]
 
 
 def forward(xp: Any, x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Statistics]:
     """(x - mean) inverse_std weight + bias, and the statistics. weight and bias are (C,), or None."""
     mean = _means(xp, x)
     centred = x - _spread(mean, x)
-    # In float32 a mean that is large beside the deviations is off by some part of them: what is left of it
-    # is taken out as well (the corrected two-pass algorithm; Chan, Golub & LeVeque, 1983).
-    rest = _means(xp, centred)
+    rest = _means(xp, centred)  # the corrected two-pass algorithm (Chan, Golub & LeVeque, 1983)
     variance = _means(xp, centred * centred) - rest * rest
     inverse_std = 1 / xp.sqrt(xp.maximum(variance, 0) + eps)
     scale = inverse_std if weight is None else inverse_std * weight
     shift = -rest * scale if bias is None else bias - rest * scale
     centred *= _spread(scale, x)
     centred += _spread(shift, x)
-    return centred, (mean + rest, inverse_std)
+    return centred, (mean, rest, inverse_std)
 
 
 def backward(
-    xp: Any, g: Any, x: Any, weight: Any, mean: Any, inverse_std: Any, needs: tuple[bool, bool, bool]
+    xp: Any, g: Any, x: Any, weight: Any, statistics: Statistics, needs: tuple[bool, bool, bool]
 ) -> tuple[Any, Any, Any]:
-    """With y = (x - mean) inverse_std, and averages and sums over a channel's n values:
+    """With y = (x - mean - rest) inverse_std, and averages and sums over a channel's n values:
 
     dx = weight inverse_std (g - average(g) - y average(g y))
     dweight = sum(g y)
     dbias = sum(g)
     """
+    mean, rest, inverse_std = statistics
     y = x - _spread(mean, x)
     y *= _spread(inverse_std, x)
+    more = rest * inverse_std  # than what is y
     count = x.size // max(x.shape[1], 1)
     average, product = _means(xp, g), _means(xp, g * y)
+    product = product - more * average
     dx = None
     if needs[0]:
         y *= _spread(-product, x)
         y += g
-        y -= _spread(average, x)
+        y -= _spread(average - more * product, x)
         y *= _spread(inverse_std if weight is None else inverse_std * weight, x)
         dx = y
     return dx, product * count if needs[1] else None, average * count if needs[2] else None
