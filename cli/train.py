@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import asdict, replace
-from json import dumps
-from math import inf
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +14,7 @@ from tinygrad_rnn.training.settings import Settings, read_toml
 
 from .corpus import complete_text
 from .runs import RUNS
-from .terminal import busy, counted, say_if_compiling
+from .terminal import busy, say_if_compiling
 from .training import (
     Config,
     Json,
@@ -31,6 +29,7 @@ from .training import (
     is_run,
     new_settings,
     option,
+    print_plan,
     refuse,
     run_to_its_end,
     with_settings,
@@ -180,20 +179,14 @@ def _trainer(
 
 
 def _print_plan(config: TrainConfig, text: Corpus, json: bool) -> None:
-    """What --dry-run shows."""
     from tinygrad_rnn.training.characters import split_windows
-    from tinygrad_rnn.training.estimate import Estimate, check_memory, gigabytes
+    from tinygrad_rnn.training.estimate import Estimate, check_memory
     from tinygrad_rnn.training.events import Started
-    from tinygrad_rnn.training.machine import memory
     from tinygrad_rnn.training.plan import Plan
-
-    from .display import describe
-    from .layout import print_paragraph
 
     windows, val_windows = split_windows(text, config)
     check_memory(config, len(text.vocabulary), windows, val_windows)
     estimate = Estimate.of(config, len(text.vocabulary), windows, val_windows)
-    plan = Plan.of(config, len(windows))
     started = Started(
         run=Path(),
         parameters=estimate.parameters,
@@ -203,25 +196,6 @@ def _print_plan(config: TrainConfig, text: Corpus, json: bool) -> None:
             "val_symbols": len(text.held_out),
             "streams": windows.batch_size,
         },
-        plan=plan,
+        plan=Plan.of(config, len(windows)),
     )
-    free = memory()[1]
-    if json:
-        facts = {"parameters": started.parameters, **started.about, "plan": asdict(plan)}
-        # --clip inf: JSON has no word for it.
-        settings = {name: None if value == inf else value for name, value in config.to_json().items()}
-        facts |= {"memory": estimate.bytes, "free_memory": free, "settings": settings}
-        print(dumps(facts, allow_nan=False))
-        return
-    lines = [
-        *describe(config, started),
-        f"an epoch: {counted(plan.steps_per_epoch, 'step')} of {windows.batch_size} x {config.seq_length} "
-        "symbols",
-        f"a validation every {counted(plan.eval_every, 'step')}, "
-        f"a checkpoint every {counted(plan.checkpoint_every, 'step')}",
-        f"memory: about {gigabytes(estimate.bytes)}"
-        + ("" if free is None else f" of {gigabytes(free)} free"),
-        "nothing is trained: --dry-run",
-    ]
-    for line in lines:
-        print_paragraph(line)
+    print_plan(config, started, f"{windows.batch_size} x {config.seq_length} symbols", estimate, json)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import asdict, replace
-from json import dumps
-from math import inf
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +13,7 @@ from tinygrad_rnn.training.config import ImageConfig
 from tinygrad_rnn.training.settings import Settings, read_toml
 
 from .runs import RUNS
-from .terminal import busy, counted, one_line, say_if_compiling
+from .terminal import busy, one_line, say_if_compiling
 from .training import (
     Config,
     Json,
@@ -29,6 +27,7 @@ from .training import (
     go_on,
     is_run,
     new_settings,
+    print_plan,
     refuse,
     run_to_its_end,
     with_settings,
@@ -63,7 +62,9 @@ def train_image(
     run: NewRun = None,
     resume: Resume = None,
     config: Config = None,
-    dry_run: Annotated[bool, flag("--dry-run", "Print the model and the plan, and train nothing.")] = False,
+    dry_run: Annotated[
+        bool, flag("--dry-run", "Print the model, its memory and the plan, and train nothing.")
+    ] = False,
     require_exact: RequireExact = False,
     force: Annotated[bool, flag("--force", "Resume although the images have changed.")] = False,
     json: Json = False,
@@ -151,30 +152,10 @@ def _trainer(config: ImageConfig, found: ImageSet, json: bool, quiet: bool) -> t
 
 
 def _print_plan(trainer: ImageTrainer, json: bool) -> None:
-    """What --dry-run shows."""
+    from tinygrad_rnn.training.estimate import Estimate
     from tinygrad_rnn.training.events import Started
 
-    from .display import describe
-    from .layout import print_paragraph
-
-    config, plan = trainer.config, trainer.plan
-    started = Started(Path(), trainer.model.num_parameters(), trainer.about(), plan)
-    if json:
-        # --clip inf: JSON has no word for it.
-        settings = {name: None if value == inf else value for name, value in config.to_json().items()}
-        facts = {
-            "parameters": started.parameters,
-            **started.about,
-            "plan": asdict(plan),
-            "settings": settings,
-        }
-        print(dumps(facts, allow_nan=False))
-        return
-    for line in [
-        *describe(config, started),
-        f"an epoch: {counted(plan.steps_per_epoch, 'step')} of {config.batch_size} images",
-        f"a validation every {counted(plan.eval_every, 'step')}, "
-        f"a checkpoint every {counted(plan.checkpoint_every, 'step')}",
-        "nothing is trained: --dry-run",
-    ]:
-        print_paragraph(line)
+    config = trainer.config
+    estimate = Estimate.of_images(config, trainer.images)
+    started = Started(Path(), estimate.parameters, trainer.about(), trainer.plan)
+    print_plan(config, started, f"{config.batch_size} images", estimate, json)

@@ -10,6 +10,9 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from json import dumps
+from math import inf
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
@@ -20,10 +23,12 @@ from tinygrad_rnn.models.files import run_of
 from tinygrad_rnn.training.settings import RUN, Settings
 
 from .runs import RUNS, complete_run, find_run
-from .terminal import clock
+from .terminal import clock, counted
 
 if TYPE_CHECKING:
     from tinygrad_rnn.training import RunFolder
+    from tinygrad_rnn.training.estimate import Estimate
+    from tinygrad_rnn.training.events import Started
     from tinygrad_rnn.training.trainer import Trainer
 
     from .display import Display, JsonLines, Silence
@@ -198,6 +203,34 @@ def run_to_its_end(trainer: Trainer, folder: RunFolder, display: Display | JsonL
         finished = trainer.train(folder)
     if finished.reason == "interrupted":
         raise typer.Exit(128 + received[-1])
+
+
+def print_plan(config: Settings, started: Started, step: str, estimate: Estimate, json: bool) -> None:
+    """What --dry-run shows. step: what is read in one."""
+    from tinygrad_rnn.training.estimate import gigabytes
+    from tinygrad_rnn.training.machine import memory
+
+    from .display import describe
+    from .layout import print_paragraph
+
+    plan, free = started.plan, memory()[1]
+    if json:
+        facts = {"parameters": started.parameters, **started.about, "plan": asdict(plan)}
+        # --clip inf: JSON has no word for it.
+        settings = {name: None if value == inf else value for name, value in config.to_json().items()}
+        facts |= {"memory": estimate.bytes, "free_memory": free, "settings": settings}
+        print(dumps(facts, allow_nan=False))
+        return
+    of_free = "" if free is None else f" of {gigabytes(free)} free"
+    for line in [
+        *describe(config, started),
+        f"an epoch: {counted(plan.steps_per_epoch, 'step')} of {step}",
+        f"a validation every {counted(plan.eval_every, 'step')}, "
+        f"a checkpoint every {counted(plan.checkpoint_every, 'step')}",
+        f"memory: about {gigabytes(estimate.bytes)}{of_free}",
+        "nothing is trained: --dry-run",
+    ]:
+        print_paragraph(line)
 
 
 def _nothing_left(trainer: Trainer) -> str | None:

@@ -6,14 +6,22 @@ for each time step and stream; the rest is counted in whole arrays as large as t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+
+from ..engine.ops.fused.convolution import CACHE
 from ..engine.ops.fused.shards import CHUNK, STREAMS, parts_of
 from ..engine.ops.language_model import GATES
 from ..errors import UsageError
+from ..models import IMAGE_MODELS, ImageClassifier
+from ..models.image_classifiers import fewest_numbers
 from ..optim.optimizers import OPTIMIZERS
 from ..text import Windows
-from .config import TrainConfig
+from ..vision import ImageSet
+from .config import ImageConfig, TrainConfig
 from .machine import memory, usable_cores
 
 NUMBER = 4  # bytes
@@ -56,6 +64,12 @@ UPDATE = {True: 3, False: 1}
 # Copies of all that a checkpoint holds while models/archive.py writes it: in host memory; as bytes, an array
 # each; and the file.
 WRITTEN = 3
+
+# Arrays as large as the largest one in a network that are there besides: at the peak of a step on images, in
+# two layers of the backward pass; in a validation, where nothing is kept, in a block of the forward pass.
+BESIDES = 1
+VALIDATED = {"resnet": 6, "plain": 6, "vgg": 3}
+EVALUATED_TOGETHER = 256  # images
 
 
 @dataclass(frozen=True)
@@ -124,6 +138,47 @@ class Estimate:
         checkpoint = between + WRITTEN * parameters * (1 + slots + 2 * averages)
         return cls(parameters, NUMBER * max(step), NUMBER * validation, NUMBER * checkpoint)
 
+    @classmethod
+    def of_images(cls, config: ImageConfig, images: ImageSet) -> Estimate:
+        classes, shape = len(images.classes), images.shape
+        model = IMAGE_MODELS[config.model](classes=classes, in_channels=shape[0], **config.model_options)
+        parameters, (kept, largest) = model.num_parameters(), _of_one_image(model, shape)
+        of_one = OPTIMIZERS[config.optimizer](
+            [*model.parameters()][:1], config.lr, **config.optimizer_options
+        )
+        slots, averages = len(of_one.slots), bool(config.average)
+        lasting = parameters * (2 + slots + averages)  # with the gradients
+        together = -(-min(config.batch_size, len(images.images)) // config.accumulate)
+        patches = 0 if config.is_compiled else 2 * CACHE // NUMBER  # of NumPy's convolutions
+        step = lasting + together * (kept + BESIDES * largest) + patches
+        seen = min(len(images.held_out_images), EVALUATED_TOGETHER)
+        validation = seen and lasting + seen * VALIDATED[config.model] * largest + patches
+        checkpoint = lasting + parameters * averages + WRITTEN * parameters * (1 + slots + 2 * averages)
+        return cls(parameters, *(NUMBER * numbers for numbers in (step, validation, checkpoint)))
+
+
+def _of_one_image(model: ImageClassifier, shape: tuple[int, ...]) -> tuple[int, int]:
+    """How many numbers a network keeps of an image until its backward pass, and how many its largest array
+    has: of the graph of a batch of no images, whose arrays have their shapes without taking any room."""
+    model.eval()  # the statistics of a batch of nothing are of no use, the arrays are the same
+    root = model(np.empty((0, *shape), np.float32)).node
+    model.train()
+    found, waiting, largest = {root}, [root], 0
+    arrays: dict[int, Any] = {}
+    while waiting:
+        node = waiting.pop()
+        largest = max(largest, math.prod(node.shape[1:]) if node.shape[:1] == (0,) else 0)
+        for kept in (node.inputs, node.out, node.residuals):
+            for array in kept if isinstance(kept, (tuple, list)) else (kept,):
+                if isinstance(array, np.ndarray) and array.shape[:1] == (0,):
+                    arrays[id(array)] = array
+        for parent in node.parents or ():
+            if parent is not None and parent not in found:
+                found.add(parent)
+                waiting.append(parent)
+    size = sum(math.prod(kept.shape[1:]) * kept.itemsize for kept in arrays.values())
+    return -(-size // NUMBER), largest
+
 
 def _rooms(config: TrainConfig, V: int, steps: int, streams: int, shards: int, back: bool = True) -> int:
     """Numbers that fused/window.py works with: for every shard a part of its streams, and what a chunk of
@@ -148,19 +203,38 @@ def check_memory(
     config: TrainConfig, symbols: int, windows: Windows, val_windows: Windows | None = None
 ) -> None:
     """UsageError if the training would not fit into the memory that is free."""
-    if config.backend != "numpy":
-        return
-    estimate, free = Estimate.of(config, symbols, windows, val_windows), memory()[1]
+    if config.backend == "numpy":
+        _refuse_what_does_not_fit(
+            Estimate.of(config, symbols, windows, val_windows),
+            step="use a smaller --hidden-size, --batch-size or --seq-length, or --accumulate",
+            validation="use a smaller --hidden-size, --batch-size or --seq-length",
+            checkpoint="use a smaller --hidden-size or fewer --layers",
+        )
+
+
+def check_image_memory(config: ImageConfig, images: ImageSet) -> None:
+    """The same of images; a network that is too large by its weights alone is not even made."""
+    if config.backend == "numpy":
+        helps = {
+            "step": "use a smaller --batch-size, --width or --size, or --accumulate",
+            "validation": "use a smaller --width or --size",
+            "checkpoint": "use a smaller --width or --depth",
+        }
+        weights = fewest_numbers(config.depth, config.width, len(images.classes), images.shape[0])
+        at_least = NUMBER * weights * (1 + WRITTEN)
+        _refuse_what_does_not_fit(Estimate(weights, 0, 0, at_least), **helps)
+        _refuse_what_does_not_fit(Estimate.of_images(config, images), **helps)
+
+
+def _refuse_what_does_not_fit(estimate: Estimate, **helps: str) -> None:
+    """helps: what to do about the moment that takes the most."""
+    free = memory()[1]
     if free is None or estimate.bytes <= free:
         return
-    helps = {
-        estimate.checkpoint: "use a smaller --hidden-size or fewer --layers",
-        estimate.validation: "use a smaller --hidden-size, --batch-size or --seq-length",
-        estimate.step: "use a smaller --hidden-size, --batch-size or --seq-length, or --accumulate",
-    }
+    moment = next(name for name in helps if getattr(estimate, name) == estimate.bytes)
     raise UsageError(
         f"this training needs about {gigabytes(estimate.bytes)} of memory, and {gigabytes(free)} are free; "
-        f"{helps[estimate.bytes]}"
+        f"{helps[moment]}"
     )
 
 

@@ -18,10 +18,9 @@ from ..nn.module import evaluating
 from ..vision import Augmentation, Batches, ImageSet, load_images
 from . import events
 from .config import ImageConfig
+from .estimate import EVALUATED_TOGETHER, check_image_memory
 from .evaluation import StoppedError
 from .trainer import Trainer, Validation, read_from
-
-EVALUATED_TOGETHER = 256  # images
 
 
 def images_of(config: ImageConfig) -> ImageSet:
@@ -66,6 +65,7 @@ class ImageTrainer(Trainer[ImageConfig]):
             images.mean,
             images.std,
         )
+        check_image_memory(config, images)
         if max(config.shift, config.crop):
             self.batches[0]  # that the images are large enough is better said now
         steps = len(self.batches)
