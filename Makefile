@@ -17,7 +17,7 @@ demo: .venv/installed
 	$(BIN)/trnn sample --length 400
 
 test: .venv/installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check
@@ -29,7 +29,7 @@ types: .venv/installed-dev
 wheel-check: .venv/installed-dev
 	$(BIN)/python tests/packaging/check_wheel.py
 
-pictures: .venv/installed
+pictures: .venv/installed-dev
 	$(BIN)/python docs/pictures.py
 
 bench: bench/.venv/installed

@@ -47,12 +47,14 @@ class Model(nn.Module):
 
 
 class Training:
+    memory_format = torch.contiguous_format
+
     def __init__(self, work: Work, start: dict[str, np.ndarray], threads: int | None) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         self.threads = torch.get_num_threads()
         self._clip = work.clip
-        self._model = Model(work)
+        self._model = Model(work).to(memory_format=self.memory_format)
         self._model.load_state_dict(
             {name: torch.from_numpy(array) for name, array in start.items() if "." in name}, strict=False
         )
@@ -64,7 +66,7 @@ class Training:
 
     def _loss(self, number: int) -> torch.Tensor:
         images, labels = (batches[number] for batches in self._batches)
-        return F.cross_entropy(self._model(images), labels)
+        return F.cross_entropy(self._model(images.contiguous(memory_format=self.memory_format)), labels)
 
     def step(self) -> float:
         loss = self._loss(self._done % len(self._batches[0]))

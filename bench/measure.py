@@ -55,7 +55,7 @@ class Bench:
         compared = []
         for work in check.NETWORKS:
             compared += [self._compare(work, peer) for peer in (works.PYTORCH, works.JAX)]
-        compared.append(self._compare(check.RESNET, works.PYTORCH))
+        compared += [self._compare(check.RESNET, peer) for peer in works.RESNET_PEERS]
         compared.append(self._compare(check.CLASSIC, PROGRAM))
         return [one for one in compared if one]
 

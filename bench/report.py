@@ -7,7 +7,7 @@ from typing import Any
 
 from tinygrad_rnn.training.bench import milliseconds
 
-from .works import JAX, OURS, PROGRAM, PYTORCH
+from .works import JAX, OURS, PROGRAM, PYTORCH, RESNET_PEERS
 
 PEERS = (PYTORCH, JAX, PROGRAM)
 SIZES = {
@@ -68,12 +68,12 @@ def _steps(rows: Sequence[dict[str, Any]]) -> str:
 
 def _images(rows: Sequence[dict[str, Any]]) -> str:
     rows = [row for row in rows if _of_images(row)]
-    lines = [[row["name"], *_times(row, _milliseconds, (PYTORCH,)), *_verdict(row)] for row in rows]
+    lines = [[row["name"], *_times(row, _milliseconds, RESNET_PEERS), *_verdict(row)] for row in rows]
     return _section(
         "A training step on images",
         "Forward, cross-entropy over 10 classes, backward, clipping, SGD with momentum and weight decay; "
         "batch normalisation, float32. In milliseconds, and in brackets with how many threads.",
-        ["work", OURS, PYTORCH, "factor", "goal", "reached"],
+        ["work", OURS, *RESNET_PEERS, "factor", "goal", "reached"],
         lines,
     )
 

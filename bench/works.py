@@ -15,7 +15,12 @@ MODULES = {
     JAX: "bench.jax_scan",
     PROGRAM: "bench.classic",
 }
-IMAGE_MODULES = {OURS: "bench.images_ours", PYTORCH: "bench.images_pytorch"}
+CHANNELS_LAST = "PyTorch, channels last"
+IMAGE_MODULES = {
+    OURS: "bench.images_ours",
+    PYTORCH: "bench.images_pytorch",
+    CHANNELS_LAST: "bench.images_pytorch_channels_last",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +44,7 @@ def _step(goal: float, share_goal: float | None = None, **work: object) -> Row:
 
 
 BATCH_OF_ONE = {"layers": 1, "hidden_size": 100, "batch_size": 1, "seq_length": 25}
-RESNET = images.Work()
+RESNET, RESNET_PEERS = images.Work(), (PYTORCH, CHANNELS_LAST)
 SMALL = Work(kind="lstm", layers=2, hidden_size=128)
 LARGE = Work(kind="lstm", layers=3, hidden_size=512, batch_size=64, seq_length=128)
 
@@ -57,7 +62,7 @@ ROWS = [
         peers=(PROGRAM,),
         goal=10.0,
     ),
-    Row(name=str(RESNET), work=RESNET, peers=(PYTORCH,), goal=0.7),
+    Row(name=str(RESNET), work=RESNET, peers=RESNET_PEERS, goal=0.7),
     Row(name="sampling, LSTM 2x128", work=SMALL, peers=(PYTORCH,), goal=20.0, length=1000),
     Row(name="sampling, LSTM 3x512", work=LARGE, peers=(PYTORCH,), goal=3.0, length=200),
 ]

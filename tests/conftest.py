@@ -14,7 +14,13 @@ from tinygrad_rnn.engine.backend import NUMPY, get_backend, register_backend
 from tinygrad_rnn.engine.ops.fused import VARIABLE, use_kernels
 
 from .engine.hostile import HOSTILE
-from .figures import count_examples, figures, pytest_terminal_summary  # noqa: F401
+from .figures import (  # noqa: F401
+    count_examples,
+    figures,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+    pytest_testnodedown,
+)
 
 # What is compiled is kept from one run to the next: its folder's name says what it was made of.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "kernels"))

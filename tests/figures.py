@@ -10,9 +10,10 @@ import functools
 import platform
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,6 +50,20 @@ def _counted(law: Callable[..., None], tried: Counter[str]) -> Callable[..., Non
         tried["examples"] += 1
 
     return counted
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]:
+    """Where tests run in several processes, each of them tells the first one what it has tried."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tried"] = {file: dict(counts) for file, counts in _tried.items()}
+    return (yield)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    for file, counts in getattr(node, "workeroutput", {}).get("tried", {}).items():
+        _tried[file].update(counts)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 INSTALL = "pip install 'tinygrad-rnn[plot]'"
 SIZE = (12.8, 7.2)  # inches, a slide of 16:9
 DOTS = 150  # an inch, of the PNG
-FORMATS = ("png", "svg")
+KINDS = ("png", "svg")
 FEW = 12  # points of a curve, each of which gets a mark
 # Told apart with any kind of colour vision (Okabe & Ito, 2008, "Color universal design").
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
@@ -63,13 +64,13 @@ def draw(finding: Finding) -> Figure:
     return figure
 
 
-def save(finding: Finding, folder: Path) -> list[Path]:
+def save(finding: Finding, folder: Path, kinds: Sequence[str] = KINDS) -> list[Path]:
     """Write the picture as NAME.png and NAME.svg; the paths. Raises UsageError without matplotlib."""
     figure, paths = draw(finding), []
     from matplotlib import rc_context
 
     with rc_context({"svg.hashsalt": finding.lab}):  # the same finding gives the same bytes
-        for kind in FORMATS:
+        for kind in kinds:
             path = folder / f"{finding.lab}.{kind}"
             with replacing(path) as file:
                 figure.savefig(
