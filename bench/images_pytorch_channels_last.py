@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from . import images_pytorch
+from .images import Work as Work
 
 
 class Training(images_pytorch.Training):
