@@ -117,8 +117,9 @@ def test_gradients_that_are_all_zero_prove_nothing():
 @pytest.fixture
 def alone(monkeypatch):
     """PyTorch and JAX are not installed, wherever this runs."""
-    for name in (works.PYTORCH, works.JAX):
-        monkeypatch.setitem(works.MODULES, name, "bench.no_such_contestant")
+    for modules in (works.MODULES, works.IMAGE_MODULES):
+        for name in {works.PYTORCH, works.JAX, works.CHANNELS_LAST} & {*modules}:
+            monkeypatch.setitem(modules, name, "bench.no_such_contestant")
 
 
 def test_a_race_between_processes(bench, alone):
