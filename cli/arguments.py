@@ -16,7 +16,7 @@ class Which(StrEnum):
     last = "last"
 
 
-WHICH = "Of a run: the lowest validation loss, or the last written."
+WHICH = "Of a run: the best validation, or the last written."
 
 Checkpoint = Annotated[Which, typer.Option(help=WHICH)]
 

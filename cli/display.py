@@ -57,7 +57,7 @@ class Display:
             else Console(file=unfailing(sys.stdout), highlight=False)
         )
         self._unit = config.units
-        self._loss = self._symbols_per_second = 0.0
+        self._loss = self._speed = 0.0
         self._last: events.Stepped | None = None
         self._validated: float | None = None  # how much, while a validation runs
         self._steps = 0
@@ -110,11 +110,11 @@ class Display:
         if event.skipped is not None:
             self.say(f"{event.skipped} at step {event.step}; the step is skipped")
             return
-        speed = event.symbols / event.duration if event.duration > 0 else 0.0
+        speed = event.examples / event.duration if event.duration > 0 else 0.0
         self._steps += 1
         weight = max(SMOOTHING, 1 / self._steps)  # a plain mean at first
         self._loss += weight * (event.loss - self._loss)
-        self._symbols_per_second += weight * (speed - self._symbols_per_second)
+        self._speed += weight * (speed - self._speed)
         self._last = event
         if self._next_plain is None:
             self._next_plain = event.elapsed - event.duration + FIRST_PLAIN
@@ -175,7 +175,7 @@ class Display:
 
     def _parts(self, event: events.Stepped) -> dict[str, str]:
         left = event.elapsed * (1 - event.progress) / max(event.progress, 1e-9)
-        speed = self._symbols_per_second
+        speed = self._speed
         parts = {
             "epoch": f"epoch {event.epoch}{self._epochs}",
             "loss": f"loss {self._loss:.3f}",
@@ -247,6 +247,11 @@ class Silence:
         pass
 
 
+def listener(config: TrainConfig | ImageConfig, json: bool, quiet: bool) -> Display | JsonLines | Silence:
+    """What listens to a training, as --json and --quiet say."""
+    return Silence() if quiet else JsonLines() if json else Display(config)
+
+
 def describe(config: Settings, started: events.Started) -> list[str]:
     """What is going to be trained, on what, for how long: a line each."""
     plan, limits = started.plan, []
@@ -276,8 +281,10 @@ def _images(config: Settings, about: Mapping[str, int]) -> Iterable[str]:
     assert isinstance(config, ImageConfig)
     shape = " x ".join(str(about[name]) for name in ("channels", "height", "width"))
     held_out = f"{about['val_images']:,} held out" if about["val_images"] else "nothing held out"
+    named = shortened(config.images)
+    named = Path(config.images).name if named == "." else named
     yield (
-        f"{shortened(config.images)}: {counted(about['train_images'], 'image')} of {shape} to train on, "
+        f"{named}: {counted(about['train_images'], 'image')} of {shape} to train on, "
         f"{held_out}, {about['classes']} classes"
     )
 

@@ -97,6 +97,8 @@ def _facts(
     yield "file", f"{path}, {path.stat().st_size:,} bytes"
     if run is not None:
         yield "run", f"{run.state} at step {run.steps:,}, trained for {clock(run.seconds)}"
+        if run.problem is not None:
+            yield "problem", run.problem
     if isinstance(loaded, LoadedClassifier):
         yield "model", f"{type(loaded.model).__name__}-{model['depth']}, width {model['width']}"
     else:

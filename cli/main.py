@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+import warnings
 from difflib import get_close_matches
 from shutil import get_terminal_size
 from typing import Annotated, Any
@@ -27,7 +27,7 @@ from . import (
     train,
     train_image,
 )
-from .terminal import one_line, reader_may_leave
+from .terminal import reader_may_leave, say_error
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 failure, 2 usage, 3 bad input data, 4 bad checkpoint, 5 folder in use, "
@@ -47,7 +47,7 @@ ELSEWHERE = {
 }
 
 app = typer.Typer(
-    help="Train character models on a text, and let them write.",
+    help="Train character models on a text, and let them write; train networks that tell images apart.",
     epilog=f"{EXAMPLES}\n\n{EXIT_CODES}",
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
@@ -100,6 +100,9 @@ def main(arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a character that the terminal cannot show is no reason to die
             stream.reconfigure(errors="replace")
+    # A small product of OpenBLAS loads what lies beside its numbers, and NumPy tells of it if that is a NaN.
+    # A real one is seen where it counts: in a loss, a gradient, a weight.
+    warnings.filterwarnings("ignore", "invalid value encountered in matmul", RuntimeWarning)
     # In panels of a narrow terminal every word is cut short.
     app.rich_markup_mode = "rich" if get_terminal_size().columns >= ROOM_FOR_PANELS else None
     try:
@@ -154,6 +157,5 @@ def _wrong_value(error: typer.TyperException) -> str:
 
 
 def _fail(message: str, exit_code: int) -> int:
-    with suppress(OSError):  # nobody may be there to read it
-        print(f"trnn: error: {one_line(message)}", file=sys.stderr)
+    say_error(message)
     return exit_code

@@ -56,6 +56,8 @@ def find_checkpoint(name: Path, which: str = "best") -> Path:
         if not (path / "config.toml").is_file():
             raise
         run = read_run(path)
+        if run.problem is not None:
+            raise CheckpointError(f"{name} has no checkpoint yet; {run.problem}") from None
         further = "wait for it" if run.running else f"train it further: {run.command} --resume {name}"
         raise CheckpointError(f"{name} has no checkpoint yet; {further}") from None
 
@@ -117,14 +119,14 @@ def list_runs(
         elif not runs:
             print(f"no runs in {folder or RUNS}/; train one: trnn train harbour")
         else:
-            header = "run corpus model parameters steps nats bits accuracy started trained state".split()
+            header = "run data model parameters steps nats bits accuracy started trained state".split()
             rows = [_row(run) for run in runs]
             columns = dict(zip(header, zip(*rows, strict=True), strict=True))
             for name in ("bits", "accuracy"):  # of texts, and of images
                 if set(columns[name]) == {"-"}:
                     del columns[name]
             # What the names of runs tell, unless the user chose them, goes first.
-            spare = "started corpus parameters bits model trained".split()
+            spare = "started data parameters bits model trained".split()
             print_table(
                 list(columns),
                 list(zip(*columns.values(), strict=True)),

@@ -7,7 +7,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import IO, Any, TextIO, cast
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # a full disk, one that fails
@@ -24,6 +24,12 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """`text` on one line, `printable`."""
     return printable(" ".join(text.split()))
+
+
+def say_error(message: str) -> None:
+    """One line on standard error."""
+    with suppress(OSError):  # nobody may be there to read it
+        print(f"trnn: error: {one_line(message)}", file=sys.stderr)
 
 
 def busy(doing: str) -> AbstractContextManager[object]:

@@ -25,6 +25,7 @@ from .training import (
     beginning,
     command_of,
     flag,
+    for_other_command,
     go_on,
     is_run,
     new_settings,
@@ -126,8 +127,11 @@ def train(
         **(read_toml(config) if config is not None else {}),
     }
     wanted = _located(new_settings(TrainConfig, chosen, given, config or preset))
-    with reading:
-        text = corpus_of(wanted)
+    try:
+        with reading:
+            text = corpus_of(wanted)
+    except DataError as error:
+        raise for_other_command(error, wanted, wanted.corpus) from None
     if dry_run:
         _print_plan(wanted, text, json)
         return
@@ -171,10 +175,10 @@ def _trainer(
     from tinygrad_rnn.training import CharTrainer
     from tinygrad_rnn.training.allocator import keep_freed_memory
 
-    from .display import Display, JsonLines, Silence
+    from .display import listener
 
     keep_freed_memory()
-    display = Silence() if quiet else JsonLines() if json else Display(config)
+    display = listener(config, json, quiet)
     return CharTrainer(config, text, display), display
 
 

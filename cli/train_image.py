@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +16,7 @@ from tinygrad_rnn.training.config import ImageConfig
 from tinygrad_rnn.training.settings import Settings, read_toml
 
 from .runs import RUNS
-from .terminal import busy, one_line, say_if_compiling
+from .terminal import busy, counted, one_line, say_if_compiling, unfailing
 from .training import (
     Config,
     Json,
@@ -24,6 +27,7 @@ from .training import (
     beginning,
     command_of,
     flag,
+    for_other_command,
     go_on,
     is_run,
     new_settings,
@@ -44,6 +48,7 @@ trnn train-image digits
 trnn train-image photos/ --size 32 --flip --crop 4 --minutes 30 --run photos-model
 
 trnn train-image --resume photos-model --minutes 60"""
+LISTED = 10  # of the files that are left out
 COMPILED = ("multiply_images", "moments")  # of the kernels, those that take longest to compile
 
 
@@ -102,6 +107,8 @@ def train_image(
                     raise
                 where = f"trnn train-image NEWPATH --resume {resume}"
                 raise DataError(f"{error}; if the images are elsewhere now: {where}") from None
+            if not quiet:
+                _say_skipped(found.skipped, json)
             return _trainer(changed, found, json, quiet)
 
         go_on(resume, ImageConfig, given, trainer_of, force, require_exact, say_done=not (json or quiet))
@@ -110,8 +117,13 @@ def train_image(
     refuse({"--force": force, "--require-exact": require_exact}, "is for --resume")
     chosen = read_toml(config) if config is not None else {}
     wanted = _located(new_settings(ImageConfig, chosen, given, config))
-    with reading:
-        found = images_of(wanted)
+    try:
+        with reading:
+            found = images_of(wanted)
+    except DataError as error:
+        raise for_other_command(error, wanted, [wanted.images]) from None
+    if not quiet and not (dry_run and json):
+        _say_skipped(found.skipped, json)
     wanted = with_threads(wanted)
     trainer, display = _trainer(wanted, found, json, quiet or dry_run)
     if dry_run:
@@ -133,21 +145,30 @@ def _located(config: ImageConfig) -> ImageConfig:
     return replace(config, images=str(source.absolute())) if source.exists() else config
 
 
+def _say_skipped(files: Sequence[str], json: bool) -> None:
+    """Which files were left out, and why: one record of all of them, or a line each of the first ones."""
+    if json and files:
+        print(dumps({"event": "skipped", "files": files}), file=unfailing(sys.stdout), flush=True)
+        return
+    lines = [f"skipped: {file}" for file in files[:LISTED]]
+    if more := len(files) - len(lines):
+        lines.append(f"skipped: {counted(more, 'more file')}")
+    for line in lines:
+        print(one_line(line), file=unfailing(sys.stderr))
+
+
 def _trainer(config: ImageConfig, found: ImageSet, json: bool, quiet: bool) -> tuple[ImageTrainer, Any]:
     from tinygrad_rnn.engine.ops.fused import use_kernels
     from tinygrad_rnn.training import ImageTrainer
     from tinygrad_rnn.training.allocator import keep_freed_memory
 
-    from .display import Display, JsonLines, Silence
+    from .display import listener
 
     keep_freed_memory()
-    display = Silence() if quiet else JsonLines() if json else Display(config)
+    display = listener(config, json, quiet)
     if not quiet and config.backend == "numpy":
         with use_kernels(config.kernels):
             say_if_compiling(*COMPILED)
-    if found.skipped and isinstance(display, Display):
-        for skipped in found.skipped:
-            display.say(one_line(f"skipped: {skipped}"))
     return ImageTrainer(config, found, display), display
 
 
@@ -158,4 +179,5 @@ def _print_plan(trainer: ImageTrainer, json: bool) -> None:
     config = trainer.config
     estimate = Estimate.of_images(config, trainer.images)
     started = Started(Path(), estimate.parameters, trainer.about(), trainer.plan)
-    print_plan(config, started, f"{config.batch_size} images", estimate, json)
+    step = counted(max(trainer.batches.sizes), "image")
+    print_plan(config, started, step, estimate, json, {"skipped": trainer.images.skipped})

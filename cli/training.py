@@ -14,18 +14,20 @@ from dataclasses import asdict
 from json import dumps
 from math import inf
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
 from tinygrad_rnn.models.files import run_of
+from tinygrad_rnn.training.config import ImageConfig, TrainConfig
 from tinygrad_rnn.training.settings import RUN, Settings
 
 from .runs import RUNS, complete_run, find_run
 from .terminal import clock, counted
 
 if TYPE_CHECKING:
+    from tinygrad_rnn.errors import DataError
     from tinygrad_rnn.training import RunFolder
     from tinygrad_rnn.training.estimate import Estimate
     from tinygrad_rnn.training.events import Started
@@ -128,6 +130,21 @@ def new_settings(
         raise
 
 
+def for_other_command(error: DataError, config: Settings, sources: Iterable[str]) -> DataError:
+    """The same, and the other command that trains, if what was named is for that one."""
+    from tinygrad_rnn.errors import DataError
+    from tinygrad_rnn.text.sources import holds_text, shortened
+    from tinygrad_rnn.vision import holds_images
+
+    for source in sources:
+        other: type[Settings] = ImageConfig if holds_images(source) else TrainConfig
+        if other.task != config.task and (other is ImageConfig or holds_text(source)):
+            what = "images" if other is ImageConfig else "a text"
+            named = "FOLDER" if other is ImageConfig and Path(source).is_file() else shortened(source)
+            return DataError(f"{error}; for {what}: {other.command} {named}")
+    return error
+
+
 def go_on(
     resume: Path,
     kind: type[Settings],
@@ -205,8 +222,15 @@ def run_to_its_end(trainer: Trainer, folder: RunFolder, display: Display | JsonL
         raise typer.Exit(128 + received[-1])
 
 
-def print_plan(config: Settings, started: Started, step: str, estimate: Estimate, json: bool) -> None:
-    """What --dry-run shows. step: what is read in one."""
+def print_plan(
+    config: Settings,
+    started: Started,
+    step: str,
+    estimate: Estimate,
+    json: bool,
+    besides: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """What --dry-run shows. step: what is read in one. besides: what --json says as well."""
     from tinygrad_rnn.training.estimate import gigabytes
     from tinygrad_rnn.training.machine import memory
 
@@ -218,7 +242,7 @@ def print_plan(config: Settings, started: Started, step: str, estimate: Estimate
         facts = {"parameters": started.parameters, **started.about, "plan": asdict(plan)}
         # --clip inf: JSON has no word for it.
         settings = {name: None if value == inf else value for name, value in config.to_json().items()}
-        facts |= {"memory": estimate.bytes, "free_memory": free, "settings": settings}
+        facts |= {"memory": estimate.bytes, "free_memory": free, **besides, "settings": settings}
         print(dumps(facts, allow_nan=False))
         return
     of_free = "" if free is None else f" of {gigabytes(free)} free"

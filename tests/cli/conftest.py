@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tinygrad_rnn.vision import make_shapes
 from trnn_cli.main import main
 
+SMALL = "--depth 8 --width 2 --batch-size 8 --max-steps 6 --lr 0.05".split()  # of an image classifier
 Result = tuple[int, str, str]  # exit code, standard output, standard error
 
 
@@ -31,6 +34,28 @@ def trnn(
         return code, *capfd.readouterr()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small images in three classes."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("photos") / "photos"
+    images, labels = make_shapes(30, 8, 0)
+    for number, (image, label) in enumerate(zip(images, labels % 3, strict=True)):
+        place = folder / f"class-{label}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.transpose(1, 2, 0)).save(place / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photos: Path) -> Path:
+    """A folder to be in, with the images in it."""
+    shutil.copytree(photos, tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def fails(result: tuple[int, str | bytes, str], exit_code: int, *said: str) -> None:

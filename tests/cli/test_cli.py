@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import tomllib
+import warnings
 from dataclasses import fields
 
 import numpy as np
@@ -167,6 +168,17 @@ def test_version(trnn):
     from tinygrad_rnn import __version__
 
     assert trnn("--version") == (0, f"trnn {__version__}\n", "")
+
+
+def test_a_product_that_reads_beside_its_numbers_is_not_told_of(trnn):
+    """NumPy takes what OpenBLAS loads and does not use for a wrong operation."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert trnn("--version")[0] == 0
+        with warnings.catch_warnings(record=True) as said:
+            warnings.warn("invalid value encountered in matmul", RuntimeWarning, stacklevel=1)
+            warnings.warn("invalid value encountered in log", RuntimeWarning, stacklevel=1)
+    assert [str(one.message) for one in said] == ["invalid value encountered in log"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What the display of a training says, when, and that no reader who leaves ends the training."""
 
 import io
+import json
 import os
 import sys
 from dataclasses import replace
@@ -9,11 +10,11 @@ import pytest
 from rich.text import Text
 
 from tinygrad_rnn.training import ImageConfig, TrainConfig, events
-from trnn_cli.display import Display
+from trnn_cli.display import Display, JsonLines
 
 
 def stepped(elapsed, step=1):
-    numbers = {"loss": 1.0, "grad_norm": 1.0, "lr": 0.1, "symbols": 100, "duration": 1.0, "progress": 0.1}
+    numbers = {"loss": 1.0, "grad_norm": 1.0, "lr": 0.1, "examples": 100, "duration": 1.0, "progress": 0.1}
     return events.Stepped(step=step, epoch=1, elapsed=elapsed, **numbers)
 
 
@@ -84,3 +85,10 @@ def test_a_line_from_elsewhere_is_printable(capfd):
     Display(TrainConfig(corpus="text")).say("a\x1b[2Jb\u202ec")
     Display(TrainConfig(corpus="text")).say(Text("[red]"))
     assert capfd.readouterr().out == "a[2Jbc\n[red]\n"
+
+
+def test_a_skipped_step_as_json_has_no_word_of_texts(capfd):
+    JsonLines()(replace(stepped(1.0), skipped="the loss is nan"))
+    record = json.loads(capfd.readouterr().out)
+    assert (record["event"], record["examples"], record["skipped"]) == ("stepped", 100, "the loss is nan")
+    assert "symbols" not in record

@@ -43,7 +43,7 @@ def test_a_table_of_runs(trnn, two):
     code, out, err = trnn("runs")
     assert (code, err) == (0, "")
     header, *rows = words(out)
-    assert header == "run corpus model parameters steps nats bits started trained state".split()
+    assert header == "run data model parameters steps nats bits started trained state".split()
     assert sorted(row[:7] for row in rows) == [
         ["a", "text.txt", "lstm", "1x8", "-", "30", "1.5000"],
         ["b", "text.txt", "gru", "1x8", "-", "40", "1.2500"],

@@ -1,7 +1,9 @@
 """`trnn train-image`, and what the other commands make of its runs."""
 
 import json
+import os
 import shutil
+import sys
 import tomllib
 
 import numpy as np
@@ -10,29 +12,8 @@ from PIL import Image
 
 from tinygrad_rnn.models import load_classifier
 from tinygrad_rnn.training.config import ImageConfig
-from tinygrad_rnn.vision import make_shapes
 
-SMALL = ["--depth", 8, "--width", 2, "--batch-size", 8, "--max-steps", 6, "--lr", 0.05]
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """A folder of small images in three classes."""
-    folder = tmp_path_factory.mktemp("photos") / "photos"
-    images, labels = make_shapes(30, 8, 0)
-    for number, (image, label) in enumerate(zip(images, labels % 3, strict=True)):
-        place = folder / f"class-{label}"
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image.transpose(1, 2, 0)).save(place / f"{number}.png")
-    return folder
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch, photos):
-    """A folder to be in, with the images in it."""
-    shutil.copytree(photos, tmp_path / "photos")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+from .conftest import SMALL
 
 
 def test_a_run_from_its_beginning_to_its_end(trnn, here):
@@ -104,14 +85,33 @@ def test_a_broken_file_is_named_refused_or_skipped(trnn, here):
     code, out, err = trnn("train-image", "photos", *SMALL)
     assert (code, out) == (3, "")
     assert "class-1/broken.png" in err and err.count("\n") == 1
-    code, out, _ = trnn("train-image", "photos", *SMALL, "--broken", "skip")
-    assert code == 0
-    assert "skipped: " in out and "broken.png" in out
+    code, out, err = trnn("train-image", "photos", *SMALL, "--broken", "skip")
+    assert code == 0 and "skipped" not in out
+    assert err.startswith("skipped: class-1/broken.png is broken (") and err.count("\n") == 1
     (here / "photos" / "class-1" / "new\nline.png").write_bytes(b"no image")
     code, out, err = trnn("train-image", "photos", *SMALL)
     assert code == 3 and "; so is 1 more; " in err and err.count("\n") == 1
-    code, out, _ = trnn("train-image", "photos", *SMALL, "--broken", "skip")
-    assert code == 0 and "skipped: class-1/new line.png is broken" in out
+    code, _, err = trnn("train-image", "photos", *SMALL, "--broken", "skip")
+    assert code == 0 and "\nskipped: class-1/new line.png is broken" in err
+
+
+def test_what_is_skipped_is_told_whatever_else_is(trnn, here):
+    for number in range(13):
+        (here / "photos" / "class-1" / f"broken-{number:02d}.png").write_bytes(b"no image")
+    skipping = ["photos", *SMALL, "--broken", "skip"]
+    begun = ["train-image", *skipping, "--run", "run"]
+    for command in (begun, ["train-image", *skipping, "--dry-run"], ["train-image", "--resume", "run"]):
+        code, _, err = trnn(*command)
+        lines = err.splitlines()
+        assert (code, len(lines)) == (0, 11) and "skipped: class-1/broken-09.png is broken" in lines[9]
+        assert lines[10] == "skipped: 3 more files"
+    code, out, err = trnn("train-image", *skipping, "--json")
+    first = json.loads(out.splitlines()[0])
+    assert (code, err, first["event"], len(first["files"])) == (0, "", "skipped", 13)
+    assert first["files"][12].startswith("class-1/broken-12.png is broken")
+    code, out, err = trnn("train-image", *skipping, "--json", "--dry-run")
+    assert (code, err, json.loads(out)["skipped"]) == (0, "", first["files"])
+    assert trnn("train-image", *skipping, "--quiet") == (0, "", "")
 
 
 def test_a_run_without_a_checkpoint_says_how_to_go_on(trnn, here):
@@ -145,14 +145,33 @@ def test_images_of_different_sizes(trnn, here):
         (["digit"], 3, "no folder 'digit'; did you mean digits?"),
         (["nowhere"], 3, "no folder 'nowhere'"),
         ([], 2, "a training needs images: digits, shapes, or a folder"),
-        (["photos", "--depth", 21], 2, "nearest are 20 and 26"),
+        (["nowhere", "--depth", 21], 2, "nearest are 20 and 26"),  # before any image is read
+        (["nowhere", "--model", "vgg", "--depth", 12], 2, "a VGG has 8, 11, 13, 16, 19, 20 layers, not 12"),
         (["photos", "--model", "vgg"], 0, ""),
-        (["photos", "--model", "vgg", "--depth", 12], 2, "a VGG has 8, 11, 13, 16, 19, 20 layers, not 12"),
         (["photos", "--model", "mlp"], 2, "--model must be resnet, plain or vgg, not 'mlp'"),
         (["photos", "--shift", 1, "--crop", 1], 2, "shift and crop both move an image"),
         (["photos", "--crop", 8], 2, "--crop must be less than the size of the images, 8x8, not 8"),
         (["photos", "--hidden-size", 8], 2, "No such option: --hidden-size"),
         (["photos", "--force"], 2, "--force is for --resume"),
+        (
+            ["text.txt"],
+            3,
+            ": text.txt is a file; name the folder that images are in; for a text: trnn train text.txt",
+        ),
+        (["texts"], 3, "texts has 1 file (text.txt) and no folders; known are"),
+        (["texts"], 3, "for a text: trnn train texts"),
+        (["harbour"], 3, "for a text: trnn train harbour"),
+        (["photos/class-1/1.png"], 3, "1.png is a file; name the folder that images are in"),
+        (
+            ["photos", "--batch-size", 1, "--size", 4],
+            2,
+            "have one; use --batch-size 2 or more, a larger --size, or",
+        ),
+        (
+            ["photos", "--config", "odd.toml"],
+            2,
+            "odd.toml: these are settings to train something else, not images",
+        ),
         (
             ["photos", "--config", "text.toml"],
             2,
@@ -162,6 +181,10 @@ def test_images_of_different_sizes(trnn, here):
 )
 def test_bad_input_is_one_line(trnn, here, options, code, said):
     (here / "text.toml").write_text('task = "characters"\n')
+    (here / "odd.toml").write_text(f"task = 0x{'f' * 9000}\n")
+    (here / "texts").mkdir()
+    for folder in (here, here / "texts"):
+        (folder / "text.txt").write_text("the cat sat on the mat")
     found, _, err = trnn("train-image", *options, "--dry-run")
     assert found == code
     assert said in err
@@ -169,9 +192,66 @@ def test_bad_input_is_one_line(trnn, here, options, code, said):
     assert not (here / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("photos", "for images: trnn train-image photos"),
+        ("digits", "for images: trnn train-image digits"),
+        ("photos/class-1/1.png", "for images: trnn train-image FOLDER"),
+        ("nothing", None),
+    ],
+)
+def test_images_that_are_given_to_train(trnn, here, source, said):
+    (here / "nothing").mkdir()
+    code, out, err = trnn("train", source, "--max-steps", 2)
+    assert (code, out, err.count("\n")) == (3, "", 1)
+    assert err.endswith(f"; {said}\n") if said else "trnn train-image" not in err
+
+
+def test_a_run_of_something_else_is_damaged_and_hides_no_other(trnn, here):
+    trnn("train-image", "photos", *SMALL, "--run", "runs/good", "--quiet")
+    for name, task in {"word": '"sounds"', "list": '["images"]', "huge": f"0x{'f' * 9000}"}.items():
+        shutil.copytree("runs/good", here / "runs" / name)
+        file = here / "runs" / name / "config.toml"
+        file.write_text(file.read_text().replace('task = "images"', f"task = {task}"))
+        said = f"runs/{name}/config.toml: task must be characters or images, not "
+        for command in (
+            ["train-image", "--resume", name],
+            ["train", "--resume", name],
+            ["train", f"runs/{name}"],
+        ):
+            code, out, err = trnn(*command)
+            assert (code, out, err.count("\n")) == (2, "", 1) and said in err
+        code, out, err = trnn("info", name)
+        assert (code, err) == (0, "") and "damaged" in out and said in out
+        code, out, _ = trnn("runs")
+        assert code == 0 and said in out and "good" in out and "resnet-8" in out
+        for checkpoint in (here / "runs" / name).rglob("*.safetensors"):
+            checkpoint.unlink()
+        code, _, err = trnn("info", name)
+        assert (code, err.count("\n")) == (4, 1) and said in err
+
+
+def test_what_is_not_installed_is_said_how_to_get(trnn, here, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    code, out, err = trnn("train-image", "digits", *SMALL)
+    assert (code, out) == (3, "")
+    assert err == (
+        "trnn: error: the digits come with scikit-learn, which is not installed: "
+        "pip install 'tinygrad-rnn[vision]'\n"
+    )
+
+
 def test_a_plan_as_text_and_json(trnn, here):
     code, out, _ = trnn("train-image", "photos", *SMALL, "--dry-run")
     assert code == 0 and out.endswith("nothing is trained: --dry-run\n")
+    assert "\nan epoch: 3 steps of 8 images\n" in out
+    code, out, _ = trnn("train-image", "photos", *SMALL, "--val-fraction", 0.99, "--dry-run")
+    assert code == 0 and "\nan epoch: 1 step of 3 images\n" in out  # no more than there are
+    os.chdir("photos")
+    assert trnn("train-image", ".", *SMALL, "--dry-run")[1].startswith("photos: 24 images of ")
+    os.chdir("..")
     plan = json.loads(trnn("train-image", "photos", *SMALL, "--dry-run", "--json")[1])
     assert (plan["classes"], plan["plan"]["steps"], plan["settings"]["depth"]) == (3, 6, 8)
     assert not (here / "runs").exists()
@@ -193,40 +273,3 @@ def test_every_setting_is_an_option(trnn):
     for name in ImageConfig.settings():
         if name != "images":
             assert f"--{name.replace('_', '-')}" in out
-
-
-def test_classify_says_what_the_model_says(trnn, here):
-    trnn("train-image", "photos", *SMALL, "--run", "run")
-    files = sorted((here / "photos" / "class-1").glob("*.png"))[:3]
-    code, out, _ = trnn("classify", "run", *files, "--json", "--top", 2)
-    assert code == 0
-    model, notes, _ = load_classifier("run")
-    for file, said in zip(files, json.loads(out), strict=True):
-        pixels = np.asarray(Image.open(file)).transpose(2, 0, 1)[None]
-        logits = model(notes.normalised(pixels)).numpy()[0].astype(np.float64)
-        chances = np.exp(logits) / np.exp(logits).sum()
-        wanted = sorted(zip(-chances, notes.classes, strict=True))[:2]
-        assert list(said["classes"]) == [name for _, name in wanted]
-        assert list(said["classes"].values()) == pytest.approx([-chance for chance, _ in wanted], rel=1e-4)
-    code, out, _ = trnn("classify", "run", *files, "--top", 1)
-    assert code == 0 and out.count("%") == out.count("\n") == 3
-
-
-def test_classify_makes_any_image_as_those_it_learnt_from(trnn, here):
-    trnn("train-image", "photos", *SMALL, "--run", "run")
-    large = Image.fromarray(np.full((40, 30), 200, np.uint8))
-    large.save(here / "large.png")
-    large.convert("RGB").resize((8, 8), Image.Resampling.BILINEAR).save(here / "small.png")
-    first, second = json.loads(trnn("classify", "run", "large.png", "small.png", "--json")[1])
-    assert first["classes"] == second["classes"]
-
-
-def test_classify_refuses_in_one_line(trnn, here):
-    trnn("train-image", "photos", *SMALL, "--run", "run")
-    (here / "text.png").write_text("no image")
-    for argument in ("text.png", "gone.png", "photos"):
-        code, out, err = trnn("classify", "run", argument)
-        assert (code, out, err.count("\n")) == (3, "", 1)
-        assert argument in err
-    code, _, err = trnn("classify", "gone", "text.png")
-    assert code == 4 and "gone does not exist" in err

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tinygrad_rnn.vision import make_shapes
+
+from ..vision.files import write_idx
 from .forks import Server
 from .runs import TEXT
 
@@ -19,6 +22,8 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with a text in it."""
+    """A folder with a text in it, and one of images."""
     (tmp_path / "text.txt").write_text(TEXT)
+    images, labels = make_shapes(30, 8, channels=1)
+    write_idx(tmp_path / "images", "train", images[:, 0], labels % 3)
     return tmp_path

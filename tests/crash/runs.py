@@ -12,7 +12,8 @@ from tinygrad_rnn.models.files import numbered
 
 TEXT = "the cat sat on the mat, and the dog sat on the log.\n" * 12
 TINY = "--embedding-size 5 --hidden-size 8 --layers 1 --batch-size 4 --seq-length 10".split()
-TIMES = ("seconds", "chars_per_second")
+IMAGES = "--depth 8 --width 2 --batch-size 8 --lr 0.05 --average 0.9".split()  # tiny as well
+TIMES = ("seconds", "chars_per_second", "images_per_second")
 
 
 def intact(run: Path, figures: Counter[str]) -> int:
@@ -34,11 +35,12 @@ def litter(run: Path) -> list[Path]:
 def outcome(run: Path) -> dict[str, object]:
     """All that the training in a folder has come to, without what tells the time."""
     history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    samples = run / "samples.txt"  # which there are of texts
     return {
         "last": _timeless(numbered(run)[-1]),
         "best": _timeless(run / "best.safetensors"),
         "history": [{k: v for k, v in record.items() if k not in TIMES} for record in history],
-        "samples": (run / "samples.txt").read_bytes(),
+        "samples": samples.read_bytes() if samples.exists() else None,
     }
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tinygrad_rnn.models import load
+from tinygrad_rnn.models import load, load_classifier
 
-from .runs import TINY, intact, litter
+from .runs import IMAGES, TINY, intact, litter, outcome
 
 TRNN = str(Path(sys.executable).with_name("trnn"))
 ENDLESS = ["train", "text.txt", *TINY, "--max-steps", "10000000", "--checkpoint-every", "9999999"]
@@ -50,6 +50,25 @@ def test_a_request_to_end_is_a_checkpoint_and_an_exit_code(server, folder, name,
     assert f"interrupted at step {step}; saved {checkpoint.relative_to(folder)}\n" in process.out
     assert process.out.endswith("to go on: trnn train --resume run\n")
     assert checkpoint.name == f"step-{step:08d}.safetensors"
+
+
+def test_a_training_on_images_that_was_interrupted_goes_on_as_if_it_had_not_been(server, folder, figures):
+    training = ["train-image", "images", *IMAGES, "--max-steps", "150", "--checkpoint-every", "9999"]
+    assert server.start([*training, "--run", "whole"], folder).wait() == 0
+    process = server.start([*training, "--run", "run"], folder)
+    wait_until(is_training(folder))
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait() == 130
+    assert process.err == "\rfinishing this step, then saving; Ctrl-C again ends at once\n"
+    [checkpoint] = (folder / "run" / "checkpoints").iterdir()
+    step = load_classifier(checkpoint).meta["step"]
+    assert step < 150 and checkpoint.name == f"step-{step:08d}.safetensors"
+    assert process.out.endswith("to go on: trnn train-image --resume run\n")
+    process = server.start(["train-image", "--resume", "run", "--require-exact"], folder)
+    assert process.wait() == 0 and f"resume: exact, after step {step}\n" in process.out
+    assert outcome(folder / "run") == outcome(folder / "whole")
+    intact(folder / "run", figures)
+    assert not litter(folder / "run")
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_step(server, folder):

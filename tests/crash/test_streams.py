@@ -17,7 +17,7 @@ from tinygrad_rnn.models import archive, load
 from trnn_cli import display
 from trnn_cli.main import main
 
-from .runs import TINY, intact, litter, outcome
+from .runs import IMAGES, TINY, intact, litter, outcome
 from .test_signals import ENDLESS, TRNN, is_training, wait_until
 
 SHORT = ["train", "text.txt", *TINY, "--max-steps", "60", "--eval-every", "10", "--run", "run"]
@@ -125,6 +125,22 @@ def test_no_room_for_a_larger_file(server, folder):
     assert server.start(resume, folder).wait() == 0
     assert not litter(folder / "run")
     assert outcome(folder / "run") == outcome(folder / "whole")
+
+
+def test_a_full_disk_under_a_training_on_images(server, folder, figures):
+    training = ["train-image", "images", *IMAGES, "--max-steps", "9", "--checkpoint-every", "3"]
+    assert server.start([*training, "--run", "whole"], folder).wait() == 0
+    size = (folder / "whole" / "checkpoints" / "step-00000009.safetensors").stat().st_size
+    process = server.start([*training, "--run", "run"], folder, largest_file=size // 2)
+    assert process.wait() == 1
+    assert process.err == (
+        "trnn: error: cannot write run/best.safetensors at step 3: File too large; "
+        "there is no checkpoint yet\n"
+    )
+    assert server.start(["train-image", "--resume", "run"], folder).wait() == 0
+    assert not litter(folder / "run")
+    assert outcome(folder / "run") == outcome(folder / "whole")
+    assert intact(folder / "run", figures) == 4
 
 
 def test_a_folder_that_cannot_be_written(server, folder, figures):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from contextlib import suppress
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_rnn.errors import CheckpointError, DataError, DivergedError, UsageError
-from tinygrad_rnn.models import archive, image_files, load, load_classifier
+from tinygrad_rnn.models import ResNet, archive, image_files, load, load_classifier
 from tinygrad_rnn.models.files import numbered
 from tinygrad_rnn.optim.optimizers import OPTIMIZERS
 from tinygrad_rnn.training import ImageConfig, ImageTrainer, RunFolder, events
@@ -199,6 +200,43 @@ def test_a_skipped_step_leaves_the_running_statistics_as_they_were(tmp_path, mon
         np.testing.assert_array_equal(array, before[name], err_msg=name)
 
 
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_rewinding_takes_the_running_statistics_back_to_the_checkpoint(tmp_path, monkeypatch, average):
+    """Bit for bit, as the weights: what went wrong has left no trace in them."""
+    whole, rewound = [], []
+    forward, spoiled = ResNet.forward, []
+
+    def spoil(self, images):
+        """Once, in the fifth step, all is so large that what comes out is no number."""
+        harm = self.training and len(seen) == 4 and not spoiled
+        if harm:
+            spoiled.append(True)
+        return forward(self, images * np.float32(1e30) if harm else images)
+
+    monkeypatch.setattr(ResNet, "forward", spoil)
+    settings = {"on_nan": "rewind", "average": average, "checkpoint_every": 3, "eval_every": 3}
+    training, seen = Training(tmp_path / "run", **settings), []
+
+    def listen(event):
+        if isinstance(event, events.Stepped):
+            seen.append(event)
+        if isinstance(event, events.Rewound):
+            assert (event.at, event.to) == (5, 3)
+            rewound.append(trainer.model.state_dict())
+        if isinstance(event, events.Saved) and event.step == 3:
+            whole.append(archive.read(event.path)[1])
+
+    trainer = ImageTrainer(training.config, few(), listen, no_time)
+    with RunFolder.create(training.folder, training.config) as run, np.errstate(all="ignore"):
+        trainer.train(run)
+    [kept], [back] = whole, rewound
+    assert any("running_mean" in name for name in back)
+    for name, array in back.items():
+        np.testing.assert_array_equal(array, kept[f"weights/{name}" if average else name], err_msg=name)
+    for name, buffer in trainer.model.named_buffers():  # and later ones have not heard of it either
+        assert np.isfinite(buffer.array).all(), name
+
+
 def test_a_loss_that_is_not_finite_is_said_where_it_came_from(tmp_path):
     with pytest.raises(DivergedError, match="--lr"), np.errstate(all="ignore"):
         training = Training(tmp_path / "run", lr=1e30, optimizer="sgd", clip=1e30, batch_norm=False)
@@ -212,8 +250,9 @@ def test_other_images_are_refused(tmp_path):
         training.go_on(images=few(seed=1))
     training.go_on(images=few(seed=1), force=True)
     assert training.of(events.Resumed)[0].reasons == ("other images",)
-    with pytest.raises(DataError, match=r"has 2 classes of images of shape \(3, 8, 8\), and the model of"):
-        training.go_on(images=few(classes=2), force=True)
+    for force in (True, False):  # which would not help, and is not offered
+        with pytest.raises(DataError, match=r"has 2 classes of images of shape \(3, 8, 8\), and the model"):
+            training.go_on(images=few(classes=2), force=force)
     renamed = replace(few(), classes=("a", "b", "d"))
     with pytest.raises(DataError, match=r"^few has a class d where the model of .* has c$"):
         training.go_on(images=renamed, force=True)
@@ -249,7 +288,21 @@ def test_a_character_model_is_no_classifier(tmp_path):
         (lambda h: h["model"].update(width=500), "it would have [0-9]+ numbers at least"),
         (lambda h: h["model"].update(depth=14), "do not fit the model"),
         (lambda h: h["model"].update(depth=9), "has 6n"),
-        (lambda h: h["model"].update(name="mlp"), "mlp"),
+        (lambda h: h["model"].update(name="mlp"), "it is called 'mlp', and known are resnet, plain, vgg"),
+        (lambda h: h["model"].update(name=["resnet"]), "it is called"),
+        (lambda h: h["model"].update(depth=8.0), "depth must be of type int, not float"),
+        (lambda h: h["model"].update(width=True), "width must be of type int, not bool"),
+        (lambda h: h["model"].update(classes="3"), "classes must be of type int, not str"),
+        (lambda h: h["model"].update(batch_norm=1), "batch_norm must be of type bool, not int"),
+        (lambda h: h["model"].update(zero_init="no"), "zero_init must be of type bool, not str"),
+        (lambda h: h["model"].update(shortcut=None), "shortcut must be of type str, not NoneType"),
+        (lambda h: h["model"].update(shortcut="none"), "shortcut"),
+        (lambda h: h["model"].update(dropout=0.5), "a resnet is described by .*, not .*dropout"),
+        (lambda h: h["model"].pop("preactivation"), "a resnet is described by .*preactivation"),
+        (lambda h: h["images"].update(classes=["a", "b", "a"]), "two classes have the same name"),
+        (lambda h: h["images"].update(classes="abc"), "images are described by what is no list"),
+        (lambda h: h["images"].update(std=[1e-300, 1, 1]), "no numbers"),
+        (lambda h: h.update(sounds=h.pop("images")), "its header has neither vocabulary nor images"),
         (lambda h: h.update(model=3), "does not hold a model"),
     ],
 )
@@ -285,9 +338,43 @@ def test_settings_that_make_no_sense(settings, said):
     assert said in str(raised.value)
 
 
+def smallest(training: Training, images: ImageSet) -> int:
+    """Images in the smallest part of a batch, as it is in two epochs."""
+    trainer = training.trainer(training.config, images=images)
+    parts = []
+    for step in range(2 * len(trainer.batches)):
+        inputs, targets = trainer.batch(step)
+        parts += [round(share * len(targets)) for share, _ in trainer.losses(inputs, targets)]
+    return min(parts)
+
+
+@pytest.mark.parametrize("model", [{}, {"model": "plain", "preactivation": True}, {"model": "vgg"}])
+@given(st.integers(8, 24), st.integers(1, 9), st.integers(1, 9), st.integers(1, 5))
+def test_too_few_values_to_normalise_are_found_before_the_first_step(
+    tmp_path_factory, model, count, batch_size, accumulate, size
+):
+    """And nothing else is: what is not refused goes through all its batches, what is helps as it says."""
+    settings = {"batch_size": batch_size, "accumulate": min(accumulate, batch_size), **model}
+    found = few(count, 8, 2)
+    found = replace(found, images=found.images[..., :size, :size].copy())
+    found = replace(found, held_out_images=found.held_out_images[..., :size, :size].copy())
+    training = Training(tmp_path_factory.getbasetemp() / "no run", **settings)
+    try:
+        smallest(training, found)
+    except UsageError as error:
+        said = str(error)
+        assert f"of a single image of {size}x{size} the deepest layers have one" in said
+        assert smallest(Training(training.folder, **settings, batch_norm=False), found) == 1
+        if "--batch-size 2 or more" in said:
+            helps = {"batch_size": 2}
+        else:
+            helps = {"accumulate": int(re.search(r"use --accumulate (\d+),", said)[1])}
+        assert smallest(Training(training.folder, **settings | helps), found) > 1
+
+
 def test_momentum_is_nine_tenths_unless_said():
-    found = [ImageConfig(images="few", **given).optimizer_options for given in ({}, {"momentum": 0.5})]
-    assert found == [{"momentum": 0.9, "weight_decay": 1e-4}, {"momentum": 0.5, "weight_decay": 1e-4}]
+    found = [ImageConfig(images="few", **settings).optimizer_options for settings in ({}, {"momentum": 0.5})]
+    assert [options["momentum"] for options in found] == [0.9, 0.5]
     assert "momentum" not in ImageConfig(images="few", optimizer="adam").optimizer_options
 
 

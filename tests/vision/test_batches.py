@@ -44,6 +44,7 @@ def test_an_epoch_has_each_image_once_with_its_label(count, batch_size, number):
     assert len(set(seen)) == len(seen)
     dropped = 1 if batch_size > 1 and count % batch_size == 1 else 0
     assert len(seen) == count - dropped
+    assert set(sizes) == batches.sizes
     assert set(sizes[:-1]) <= {batch_size} and (batch_size == 1 or sizes[-1] >= 2)
 
 

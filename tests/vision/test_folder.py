@@ -1,6 +1,7 @@
 """Folders of images: which files are images of which class, and what is told of those that are broken."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -212,6 +213,10 @@ def test_classes_without_images(tmp_path):
     write_classes(tmp_path, {"a": 2})
     with pytest.raises(DataError, match="has one folder only, a; give each class, at least two, a folder"):
         load(tmp_path)
+    write_classes(tmp_path / "above" / "inside", {"a": 1, "b": 1})
+    with pytest.raises(DataError, match=r"above has one folder only, inside; did you mean .*above/inside\?$"):
+        load(tmp_path / "above")
+    shutil.rmtree(tmp_path / "above")
     (tmp_path / "b").mkdir()
     with pytest.raises(DataError, match=r"b has no images; each folder in .* is a class"):
         load(tmp_path)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tinygrad_rnn.errors import DataError, SettingError
-from tinygrad_rnn.vision import ImageSet, load_images, make_shapes
+from tinygrad_rnn.vision import ImageSet, holds_images, load_images, make_shapes
 from tinygrad_rnn.vision import images as reading
 from tinygrad_rnn.vision.split import split
 
@@ -56,9 +56,8 @@ def test_a_split_depends_on_the_seed():
 def test_nothing_is_held_out_unless_asked_for():
     train, held_out = split(np.array([0, 1, 1]), 0, 0, ("a", "b"))
     assert train.tolist() == [0, 1, 2] and held_out.tolist() == []
-    with pytest.raises(
-        DataError, match="class a has too few images, 1; it takes two, one to train on and one to hold out"
-    ):
+    few = "class a has too few images, 1; it takes two, one to train on and one to hold out, "
+    with pytest.raises(DataError, match=f"^{few}or --val-fraction 0$"):
         split(np.array([0, 1, 1]), 0.2, 0, ("a", "b"))
 
 
@@ -187,9 +186,10 @@ def test_files_in_gray_and_resized(tmp_path):
         ("photos", "no folder 'photos', and no images of that name come along (digits, shapes)"),
         ("a/shape", "no folder 'a/shape', and no images of that name come along (digits, shapes)"),
         ("link", "link is a link that leads nowhere"),
+        ("class", "class has images, but no folders; give each class, at least two, a folder of its images"),
         ("file.bin", "file.bin is a file; name the folder that images are in"),
         ("cifar.tar.gz", "name the folder that images are in, after unpacking it: tar -xf cifar.tar.gz"),
-        ("empty", "empty has 0 files and no folders; known are IDX files"),
+        ("empty", "empty has no files and no folders; known are IDX files"),
         ("texts", "texts has 4 files (0.txt, 1.txt, 2.txt, ...) and no folders; known are IDX files"),
         (".", "has no images itself; did you mean raw?"),
     ],
@@ -198,12 +198,29 @@ def test_a_source_that_is_none(tmp_path, monkeypatch, source, message):
     monkeypatch.chdir(tmp_path)
     for folder in ("empty", "texts"):
         (tmp_path / folder).mkdir()
+    write_classes(tmp_path, {"class": 2})
     for name in ("file.bin", "cifar.tar.gz", *(f"texts/{number}.txt" for number in range(4))):
         (tmp_path / name).touch()
     (tmp_path / "link").symlink_to("nowhere")
     write_idx(tmp_path / "raw", "train", random_images(4, 2, 2), np.array([0, 1, 0, 1]))
     with pytest.raises(DataError, match=re.escape(message)):
         load_images(source)
+
+
+def test_what_may_be_meant_for_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_classes(tmp_path / "photos", {"a": 1})
+    write_idx(tmp_path / "idx", "train", random_images(4, 2, 2), np.array([0, 1, 0, 1]))
+    (tmp_path / "cifar").mkdir()
+    (tmp_path / "cifar" / "data_batch_1.bin").touch()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").touch()
+    for meant in ("digits", "shapes", "photos", "photos/a", "photos/a/0.png", "idx", "cifar"):
+        assert holds_images(meant) and holds_images(tmp_path / meant) == (tmp_path / meant).exists()
+    for other in ("harbour", "texts", "texts/a.txt", "gone.png"):
+        assert not holds_images(other)
+    (tmp_path / "digits").write_text("one two three")  # a file comes before a name
+    assert not holds_images("digits")
 
 
 def test_a_folder_comes_before_a_name(tmp_path, monkeypatch):

@@ -110,9 +110,14 @@ def refuse_other_task(file: Path, header: Mapping[str, Any], wanted: str) -> Non
     wanted: what its header must have, "vocabulary" or "images"
     """
     kinds = {"vocabulary": "a character model", "images": "an image classifier"}
-    found = [kind for name, kind in kinds.items() if name in header and name != wanted]
-    if found and wanted not in header:
-        raise CheckpointError(f"{file} holds {found[0]}, and it takes {kinds[wanted]} here")
+    if wanted in header:
+        return
+    for name, kind in kinds.items():
+        if name in header:
+            raise CheckpointError(f"{file} holds {kind}, and it takes {kinds[wanted]} here")
+    raise CheckpointError(
+        f"{file} does not hold a model of this program: its header has neither {' nor '.join(kinds)}"
+    )
 
 
 def _fitting(config: dict[str, Any], symbols: int, arrays: dict[str, np.ndarray]) -> CharLM:

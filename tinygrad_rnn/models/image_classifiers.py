@@ -24,6 +24,11 @@ class ImageClassifier(Module):
                 raise UsageError(f"{name} must be at least 1, not {config[name]}")
         self._config = config
 
+    @classmethod
+    def check_depth(cls, depth: int) -> None:
+        """UsageError for a depth that there is not, with its other arguments as they are by default."""
+        raise NotImplementedError
+
     def config(self) -> dict[str, Any]:
         """The arguments that make this model again."""
         return dict(self._config)
@@ -68,14 +73,8 @@ class _Staged(ImageClassifier):
             **shortcuts,
         }
         super().__init__(depth=depth, classes=classes, in_channels=in_channels, width=width, **options)
-        period = 9 if bottleneck else 6
-        blocks = (depth - 2) // period  # of a stage
-        if blocks < 1 or depth != period * blocks + 2:
-            near = sorted({period * max(1, n) + 2 for n in (blocks, blocks + 1)})
-            kind = f"{type(self).__name__} of {'bottleneck' if bottleneck else 'basic'} blocks"
-            raise UsageError(
-                f"a {kind} has {period}n + 2 layers, not {depth}; nearest are {' and '.join(map(str, near))}"
-            )
+        self.check_depth(depth, bottleneck)
+        blocks = (depth - 2) // _period(bottleneck)  # of a stage
         self.preactivation = preactivation
         self.conv = he_convolution(in_channels, width, 3, bias=not batch_norm)
         made, row = width, []
@@ -89,10 +88,26 @@ class _Staged(ImageClassifier):
         self.bn = BatchNorm2d(made if preactivation else width) if batch_norm else Identity()
         self.output = Linear(made, classes)
 
+    @classmethod
+    def check_depth(cls, depth: int, bottleneck: bool = False) -> None:
+        period = _period(bottleneck)
+        blocks = (depth - 2) // period
+        if blocks < 1 or depth != period * blocks + 2:
+            near = sorted({period * max(1, n) + 2 for n in (blocks, blocks + 1)})
+            kind = f"{cls.__name__} of {'bottleneck' if bottleneck else 'basic'} blocks"
+            raise UsageError(
+                f"a {kind} has {period}n + 2 layers, not {depth}; nearest are {' and '.join(map(str, near))}"
+            )
+
     def features(self, images: Tensor) -> Tensor:
         if self.preactivation:
             return relu(self.bn(self.blocks(self.conv(images))))
         return self.blocks(relu(self.bn(self.conv(images))))
+
+
+def _period(bottleneck: bool) -> int:
+    """Layers of three blocks, one of each stage."""
+    return 9 if bottleneck else 6
 
 
 class PlainNet(_Staged):
@@ -191,8 +206,7 @@ class VGG(ImageClassifier):
         super().__init__(
             depth=depth, classes=classes, in_channels=in_channels, width=width, batch_norm=batch_norm
         )
-        if depth not in VGG_STAGES:
-            raise UsageError(f"a VGG has {', '.join(map(str, VGG_STAGES))} layers, not {depth}")
+        self.check_depth(depth)
         stages, made = [], in_channels
         for number, convolutions in enumerate(VGG_STAGES[depth]):
             steps: list[Module] = []
@@ -208,6 +222,11 @@ class VGG(ImageClassifier):
         for layer in hidden:
             kaiming_normal_(layer.weight)
         self.output = Sequential(hidden[0], ReLU(), hidden[1], ReLU(), Linear(made, classes))
+
+    @classmethod
+    def check_depth(cls, depth: int) -> None:
+        if depth not in VGG_STAGES:
+            raise UsageError(f"a VGG has {', '.join(map(str, VGG_STAGES))} layers, not {depth}")
 
     def features(self, images: Tensor) -> Tensor:
         x = images
@@ -227,4 +246,4 @@ def fewest_numbers(depth: int, width: int, classes: int, in_channels: int) -> in
     return width * (21 * width * (depth - 2) + 4 * classes + 9 * in_channels)
 
 
-IMAGE_MODELS = {"resnet": ResNet, "plain": PlainNet, "vgg": VGG}
+IMAGE_MODELS: dict[str, type[ImageClassifier]] = {"resnet": ResNet, "plain": PlainNet, "vgg": VGG}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -46,14 +47,18 @@ class ImageNotes:
         """The inverse. TypeError or ValueError for what to_json() has not made."""
         if set(record) != {"classes", "shape", "mean", "std"}:
             raise TypeError(f"images are described by {sorted(record)}")
+        if not all(type(value) in (list, tuple) for value in record.values()):
+            raise TypeError("images are described by what is no list")
         notes = cls(**{name: tuple(value) for name, value in record.items()})
         channels = len(notes.mean)
         if not all(type(name) is str for name in notes.classes) or len(notes.classes) < 1:
             raise TypeError("the classes have no names")
+        if len(set(notes.classes)) < len(notes.classes):
+            raise ValueError("two classes have the same name")
         if len(notes.shape) != 3 or not all(type(n) is int and 1 <= n <= LARGEST for n in notes.shape):
             raise TypeError(f"images have the shape {notes.shape}")
         numbers = [*notes.mean, *notes.std]
-        if not all(type(n) in (int, float) and abs(n) < 1e30 for n in numbers) or not all(notes.std):
+        if not all(type(n) in (int, float) and abs(n) < 1e30 for n in numbers) or min(notes.std) < 1e-30:
             raise TypeError("mean and standard deviation are no numbers")
         if channels != notes.shape[0] or len(notes.std) != channels:
             raise ValueError(f"{notes.shape[0]} channels have {channels} means, {len(notes.std)} deviations")
@@ -90,13 +95,27 @@ def load(path: str | os.PathLike) -> LoadedClassifier:
     return classifier_of(*files.read(files.find_checkpoint(Path(path))))
 
 
+def _kind_of(name: Any, config: Mapping[str, Any]) -> type[ImageClassifier]:
+    """The class of a header's model. CheckpointError for options that are not its own."""
+    if not isinstance(name, str) or name not in IMAGE_MODELS:
+        raise CheckpointError(f"it is called {name!r}, and known are {', '.join(IMAGE_MODELS)}")
+    known = inspect.signature(IMAGE_MODELS[name]).parameters
+    if set(config) != set(known):
+        raise CheckpointError(f"a {name} is described by {', '.join(known)}, not {', '.join(config)}")
+    for option, value in config.items():
+        wanted = type(known[option].default)
+        if type(value) is not wanted:
+            raise CheckpointError(f"{option} must be of type {wanted.__name__}, not {type(value).__name__}")
+    return IMAGE_MODELS[name]
+
+
 def classifier_of(file: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> LoadedClassifier:
     """The classifier in what files.read() returned; what belongs to its training is left aside."""
     files.refuse_other_task(file, header, "images")
     try:
         notes = ImageNotes.from_json(header["images"])
         config = dict(header["model"])
-        kind = IMAGE_MODELS[config.pop("name")]
+        kind = _kind_of(config.pop("name"), config)
         weights = {name: array for name, array in arrays.items() if "/" not in name}
         numbers = sum(array.size for array in weights.values())
         sizes = {name: config[name] for name in ("depth", "width", "classes", "in_channels")}

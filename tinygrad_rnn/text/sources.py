@@ -101,6 +101,15 @@ def names() -> list[str]:
     return sorted(file.name.removesuffix(".txt") for file in files if file.name.endswith(".txt"))
 
 
+def holds_text(name: str | Path) -> bool:
+    """Whether find_sources() would find text there; nothing but the beginnings of files is read."""
+    try:
+        path = resolve(name)
+        return bool(text_files(path)) if os.path.isdir(path) else os.path.isfile(path) and _is_text(path)
+    except DataError:
+        return False
+
+
 def text_files(folder: Path) -> list[Path]:
     """The text files in a folder and below, as find_sources() describes. DataError if there are none."""
 

@@ -37,7 +37,8 @@ class Resumed:
 
 @dataclass(frozen=True)
 class Stepped:
-    """After each step. grad_norm: before clipping. duration: of this step, in seconds, as elapsed is.
+    """After each step. grad_norm: before clipping. examples: the symbols of text, or the images, that it was
+    made with. duration: of this step, in seconds, as elapsed is.
 
     skipped: the loss or the gradient was not finite, and the weights are what they were before.
     """
@@ -47,7 +48,7 @@ class Stepped:
     loss: float
     grad_norm: float
     lr: float
-    symbols: int
+    examples: int
     duration: float
     elapsed: float
     progress: float

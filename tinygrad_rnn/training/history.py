@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn, TypeGuard
 from ..errors import CheckpointError, DataError, UsageError
 from ..models import find_checkpoint
 from ..models.archive import KEY
-from .config import KINDS_OF_TRAINING, ImageConfig, TrainConfig
+from .config import ImageConfig, kind_of
 from .events import bits
 from .settings import read_toml
 
@@ -118,8 +118,8 @@ class RunSummary:
 
     @property
     def command(self) -> str:
-        """What goes on with it."""
-        return KINDS_OF_TRAINING.get(str(self.settings.get("task")), TrainConfig).command
+        """What goes on with it; of a run without a problem."""
+        return kind_of(self.settings, self.path / "config.toml").command
 
     @property
     def corpus(self) -> str:
@@ -254,6 +254,7 @@ def _is_measure(value: Any) -> TypeGuard[float]:
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
         settings = read_toml(path)
+        kind_of(settings, path)
     except UsageError as error:
         raise DataError(str(error)) from None
     try:

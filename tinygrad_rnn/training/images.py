@@ -12,10 +12,10 @@ import numpy as np
 
 from ..engine.ops.loss import cross_entropy
 from ..engine.tensor import tensor
-from ..errors import DataError
+from ..errors import DataError, ShapeError, UsageError
 from ..models import IMAGE_MODELS, ImageClassifier, ImageNotes, image_files
 from ..nn.module import evaluating
-from ..vision import Augmentation, Batches, ImageSet, load_images
+from ..vision import Batches, ImageSet, load_images
 from . import events
 from .config import ImageConfig
 from .estimate import EVALUATED_TOGETHER, check_image_memory
@@ -52,24 +52,48 @@ class ImageTrainer(Trainer[ImageConfig]):
         emit: Callable[[events.Event], None] = lambda event: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.images = images
-        if not len(images.held_out_images) and (config.schedule == "plateau" or config.patience):
-            name = "patience" if config.patience else "the schedule plateau"
-            raise DataError(f"nothing is held out of {images.name}, and {name} goes by the validation")
+        self.config, self.images = config, images
+        if not len(images.held_out_images) and config.needs_validation:
+            raise DataError(f"nothing is held out of {images.name}, and {config.needs_validation}")
         self.batches = Batches(
             images.images,
             images.labels,
             config.batch_size,
             config.seed,
-            Augmentation(config.shift, config.flip, config.crop),
+            config.augmentation,
             images.mean,
             images.std,
         )
         check_image_memory(config, images)
         if max(config.shift, config.crop):
             self.batches[0]  # that the images are large enough is better said now
+        self._check_parts()
         steps = len(self.batches)
         super().__init__(config, images.name, images.sha256, len(images.classes), steps, emit, clock)
+
+    def _check_parts(self) -> None:
+        """UsageError if batch normalisation would find but one value of a channel in a part of some batch.
+
+        It is tried, where there is a part of a single image: whether that is too little, the layers know.
+        """
+        config = self.config
+        if not config.batch_norm or self._smallest_part(config.accumulate) > 1:
+            return
+        try:
+            self.new_model()(np.zeros((1, *self.images.shape), np.float32))
+        except ShapeError:
+            fits = [parts for parts in range(1, config.accumulate) if self._smallest_part(parts) > 1]
+            instead = f"--accumulate {fits[-1]}" if fits else "--batch-size 2 or more"
+            height, width = self.images.shape[1:]
+            raise UsageError(
+                "batch normalisation needs two values of each channel at least, and of a single image of "
+                f"{height}x{width} the deepest layers have one; use {instead}, a larger --size, or "
+                "--no-batch-norm"
+            ) from None
+
+    def _smallest_part(self, parts: int) -> int:
+        """Images in it, where batches are computed in so many parts."""
+        return min(count // min(parts, count) for count in self.batches.sizes)
 
     def new_model(self) -> ImageClassifier:
         config, channels = self.config, self.images.shape[0]

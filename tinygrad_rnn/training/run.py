@@ -3,7 +3,7 @@
 config.toml                            every setting, and the format of these files
 history.jsonl                          the losses, one JSON object a line
 samples.txt                            what the model wrote as it learnt
-best.safetensors                       the checkpoint with the lowest validation loss so far
+best.safetensors                       the checkpoint with the best validation so far
 checkpoints/step-00001234.safetensors  the last few, numbered so that they sort
 run.lock                               who trains here
 """
@@ -25,9 +25,9 @@ from ..errors import CheckpointError, UsageError
 from ..models import archive
 from ..models.files import find_checkpoint, numbered, step_of
 from ..text.sources import RUN_MARK
-from .config import KINDS_OF_TRAINING
+from .config import kind_of
 from .lock import Lock
-from .settings import TASKS, Settings, one_of, read_toml, to_toml
+from .settings import Settings, read_toml, to_toml
 
 
 class RunFolder:
@@ -114,10 +114,7 @@ class RunFolder:
     def config(self) -> Settings:
         """The settings in config.toml, of the kind of training that it names."""
         settings = read_toml(self.config_file)
-        kind = KINDS_OF_TRAINING.get(settings.get("task", TASKS[0]))
-        if kind is None:
-            raise UsageError(f"{self.config_file}: task must be {one_of(TASKS)}, not {settings['task']!r}")
-        return kind.of(settings, str(self.config_file))
+        return kind_of(settings, self.config_file).of(settings, str(self.config_file))
 
     def write_config(self, config: Settings) -> None:
         """Write config.toml."""

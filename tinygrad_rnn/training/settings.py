@@ -23,7 +23,6 @@ MOST_MINUTES = 100 * 366 * 24 * 60
 ON_NAN = ("stop", "skip", "rewind")
 FORMAT = 1  # of the file of settings
 
-TASKS = ("characters", "images")  # what can be trained
 TEXT, IMAGES, MODEL, TRAINING, LENGTH, RUN = "Text", "Images", "Model", "Training", "How long", "The run"
 GROUPS = (TEXT, IMAGES, MODEL, TRAINING, LENGTH, RUN)
 
@@ -180,9 +179,8 @@ class Settings:
             raise UsageError(f"{self.optimizer} has no weight decay; sgd, adam and adamw have")
         if self.momentum is not None and self.optimizer != "sgd":
             raise UsageError(f"{self.optimizer} has no momentum that could be set; sgd has")
-        for name, value in [("plateau", self.schedule == "plateau"), ("patience", self.patience)]:
-            if value and not self.holds_out:
-                raise SettingError("val_fraction", f"0 holds nothing out, and {name} goes by the validation")
+        if self.needs_validation and not self.holds_out:
+            raise SettingError("val_fraction", f"0 holds nothing out, and {self.needs_validation}")
 
     @classmethod
     @functools.cache
@@ -197,6 +195,14 @@ class Settings:
     def holds_out(self) -> bool:
         """Whether there is something to validate on."""
         raise NotImplementedError
+
+    @property
+    def needs_validation(self) -> str | None:
+        """Which setting makes no sense where nothing is held out, as an error says it."""
+        for name, chosen in [("plateau", self.schedule == "plateau"), ("patience", self.patience)]:
+            if chosen:
+                return f"{name} goes by the validation"
+        return None
 
     @property
     def optimizer_options(self) -> dict[str, float]:
@@ -239,7 +245,8 @@ class Settings:
         settings = dict(settings)
         try:
             if (task := settings.pop("task", cls.task)) != cls.task:
-                raise UsageError(f"these are settings to train {task!s}, not {cls.task}")
+                found = task if isinstance(task, str) else "something else"
+                raise UsageError(f"these are settings to train {found}, not {cls.task}")
             for name, value in settings.items():
                 if name not in types:
                     near = difflib.get_close_matches(name.replace("-", "_"), types, n=1)

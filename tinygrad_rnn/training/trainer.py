@@ -303,7 +303,7 @@ class Trainer(ABC, Generic[Config]):
             loss=loss,
             grad_norm=grad_norm,
             lr=self.optimizer.lr,
-            symbols=targets.size,
+            examples=targets.size,
             duration=self._clock() - began,
             elapsed=self.elapsed,
             progress=self.plan.progress(self.step, self.elapsed),
@@ -324,7 +324,7 @@ class Trainer(ABC, Generic[Config]):
             loss=math.nan,
             grad_norm=math.nan if grad_norm is None else grad_norm,
             lr=lr or 0.0,
-            symbols=0,
+            examples=0,
             duration=0.0,
             elapsed=self.elapsed,
             progress=self.plan.progress(self.step, self.elapsed),
@@ -564,10 +564,10 @@ class Trainer(ABC, Generic[Config]):
             if not all(isinstance(reason, str) for reason in inexact):
                 raise TypeError("inexact is not a list of reasons")
         refuse_changes(settings, self.config, f" in {file}")
+        self.refuse_other_kind(header, file)  # first: --force would not help
         same_data = training.get("corpus_sha256") == self._data_sha256
         if not same_data and not self._takes_any_data:
             raise DataError(self.refusal.format(file))
-        self.refuse_other_kind(header, file)
         inexact += [] if same_data else [self.other_data]
         with use_kernels(self.config.kernels), limited_threads(self.config):
             inexact += differences(training.get("fingerprint", {}), fingerprint(self.config.backend))

@@ -3,7 +3,16 @@
 from .augment import Augmentation
 from .batches import Batches
 from .folder import read_image
-from .images import NAMES, ImageSet, load_images
+from .images import NAMES, ImageSet, holds_images, load_images
 from .shapes import make_shapes
 
-__all__ = ["NAMES", "Augmentation", "Batches", "ImageSet", "load_images", "make_shapes", "read_image"]
+__all__ = [
+    "NAMES",
+    "Augmentation",
+    "Batches",
+    "ImageSet",
+    "holds_images",
+    "load_images",
+    "make_shapes",
+    "read_image",
+]

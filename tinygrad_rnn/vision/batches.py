@@ -53,6 +53,12 @@ class Batches:
         """Steps in an epoch."""
         return self._steps
 
+    @property
+    def sizes(self) -> set[int]:
+        """How many images a batch has: the first of an epoch, and the last."""
+        starts = (0, (self._steps - 1) * self._batch_size)
+        return {min(self._batch_size, len(self._images) - start) for start in starts}
+
     def __getitem__(self, step: int) -> Batch:
         if step < 0:
             raise IndexError(f"step {step}; the first is 0")

@@ -90,6 +90,10 @@ def _parts(folder: Path) -> tuple[Path, Path | None]:
 
 def _class_folders(folder: Path) -> list[str]:
     classes = folder_names(folder)
+    if len(classes) == 1 and len(folder_names(folder / classes[0])) > 1:
+        raise DataError(
+            f"{shown(folder)} has one folder only, {classes[0]}; did you mean {shown(folder / classes[0])}?"
+        )
     if len(classes) < 2:
         raise DataError(
             f"{shown(folder)} has {f'one folder only, {classes[0]}' if classes else 'no folders'}; "
@@ -110,7 +114,7 @@ def _files(folder: Path, part: Path, classes: list[str], required: bool) -> list
         if required or os.path.isdir(part / name):
             for at, inside, names in os.walk(part / name, onerror=fail):
                 inside[:] = [each for each in inside if not each.startswith(".")]
-                found += [Path(at, each) for each in names if _is_image(at, each)]
+                found += [Path(at, each) for each in names if _is_there(at, each)]
         if required and not found:
             raise DataError(f"{shown(part / name)} has no images; each folder in {shown(part)} is a class")
         as_shown = sorted((path.relative_to(folder).as_posix(), path) for path in found)
@@ -118,11 +122,15 @@ def _files(folder: Path, part: Path, classes: list[str], required: bool) -> list
     return files
 
 
-def _is_image(at: str, name: str) -> bool:
-    """By its name. A link that leads nowhere is a broken image, a pipe is none."""
+def is_image(name: str) -> bool:
+    """Whether a file of this name is taken for an image."""
+    return name.lower().endswith(_SUFFIXES) and not name.startswith(".")
+
+
+def _is_there(at: str, name: str) -> bool:
+    """Whether it is an image, by its name. A link that leads nowhere is a broken image, a pipe is none."""
     path = os.path.join(at, name)
-    named_so = name.lower().endswith(_SUFFIXES) and not name.startswith(".")
-    return named_so and (os.path.isfile(path) or not os.path.exists(path))
+    return is_image(name) and (os.path.isfile(path) or not os.path.exists(path))
 
 
 class _Reader:

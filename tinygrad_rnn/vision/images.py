@@ -145,6 +145,21 @@ def load_images(
     )
 
 
+def holds_images(source: str | Path) -> bool:
+    """Whether images may be what a person meant by `source`: by names alone, nothing is read."""
+    path = Path(source)
+    if not os.path.lexists(path):
+        return str(source) in NAMES
+    if not os.path.isdir(path):
+        return folder.is_image(path.name)
+    try:
+        if idx.find(path) or cifar.find(path):
+            return True
+    except DataError:  # it cannot be read
+        return False
+    return any(folder.is_image(name) for _, _, names in os.walk(path) for name in names)
+
+
 def _collection(source: str | Path, size: int | None, gray: bool, skip: bool) -> Collection:
     path = Path(source)
     if not os.path.lexists(path):
@@ -158,8 +173,8 @@ def _collection(source: str | Path, size: int | None, gray: bool, skip: bool) ->
         raise _missing(source)
     if not os.path.isdir(path):
         if not os.path.exists(path):
-            raise DataError(f"{source} is a link that leads nowhere")
-        raise DataError(f"{source} is a file; name the folder that images are in{_unpacking(path.name)}")
+            raise DataError(f"{shown(path)} is a link that leads nowhere")
+        raise DataError(f"{shown(path)} is a file; name the folder that images are in{_unpacking(path.name)}")
     if idx.find(path):
         return idx.load(path)
     if cifar.find(path):
@@ -208,9 +223,15 @@ def _unknown(path: Path) -> DataError:
         return DataError(
             f"{shown(path)} has CIFAR-10 as Python pickles, which are not read; get its binary version"
         )
+    if any(map(folder.is_image, files)):
+        raise DataError(
+            f"{shown(path)} has images, but no folders; give each class, at least two, a folder of its "
+            "images, and name the folder that has those in it"
+        )
     listed = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
+    found = f"{len(files):,} file{'' if len(files) == 1 else 's'} ({listed})" if files else "no files"
     return DataError(
-        f"{shown(path)} has {len(files):,} files{f' ({listed})' * bool(files)} and no folders; known are "
+        f"{shown(path)} has {found} and no folders; known are "
         "IDX files (train-images-idx3-ubyte, ...), CIFAR-10's binary files (data_batch_1.bin, ...), and a "
         "folder of images for each class"
     )

@@ -24,7 +24,7 @@ def split(
         few = int(counts.argmin())
         raise DataError(
             f"class {classes[few]} has too few images, {counts[few]}; "
-            "it takes two, one to train on and one to hold out"
+            "it takes two, one to train on and one to hold out, or --val-fraction 0"
         )
     shares = counts * fraction
     taken = np.floor(shares).astype(np.intp)
