@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from numpy.testing import assert_array_equal
 
 import tinygrad_rnn as tg
 from tinygrad_rnn.engine.op import TABLE, TENSOR_OPS, public_function
 from tinygrad_rnn.engine.ops.fused import use_kernels
 from tinygrad_rnn.engine.ops.normalization import equations
-from tinygrad_rnn.errors import AnomalyError, DtypeError, GraphError, ShapeError, UsageError
+from tinygrad_rnn.errors import (
+    AnomalyError,
+    BackendError,
+    DtypeError,
+    GraphError,
+    ShapeError,
+    UsageError,
+)
 
 from .laws import assert_close, weighted_sum
 from .samples import REALS, UNRELATED, arrays, batch_norm_cases, leaf
-from .test_pooling import agrees_with_pytorch, channels_last
+from .test_pooling import agrees_with_pytorch, assert_pytorchs, channels_last, exact
 
 SHAPES = st.sampled_from([(4, 2), (7, 1), (3, 2, 2), (2, 3, 2, 3), (5, 1, 1, 2)])
 EPS = st.sampled_from([1e-5, 1e-3, 0.5])
+
+
+@pytest.fixture(autouse=True, params=["numpy", "numba"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every law holds for either kernels."""
+    if request.param == "numba":
+        pytest.importorskip("numba")
+    with use_kernels(request.param):
+        yield request.param
 
 
 def normalized(x: tg.Tensor, *affine: Any, eps: float = 1e-5) -> tg.Tensor:
@@ -86,13 +102,18 @@ def test_the_scale_of_the_weights_before_it_is_lost_as_eps_vanishes(seed: int, s
 
 @given(st.data(), EPS)
 def test_gradients_sum_to_zero_over_the_batch(data: Any, eps: float) -> None:
-    """And, in the limit of eps to 0, have no part along the output."""
+    """And have a part along the output y that goes to 0 with eps: <dx, y> is <g, y> times
+    weight eps / (s2 + eps)^(3/2), where g is the gradient of the output."""
     x = leaf(drawn_x(data))
-    weight = tg.tensor(np.random.default_rng(0).normal(size=x.shape[1]))
-    out = normalized(x, weight, eps=eps)
-    gradient = tg.grad(weighted_sum([tg.sin(out)]), x).numpy()
-    size = np.abs(gradient).sum(axis=axes_of(gradient))
-    assert_close(gradient.sum(axis=axes_of(gradient)) / (size + 1), np.zeros(len(size)))
+    weight = np.random.default_rng(0).normal(size=x.shape[1])
+    out = normalized(x, tg.tensor(weight), eps=eps)
+    upstream, gradient = (g.numpy() for g in tg.grad(weighted_sum([tg.sin(out)]), [out, x]))
+    axes = axes_of(gradient)
+    size = np.abs(gradient).sum(axis=axes)
+    assert_close(gradient.sum(axis=axes) / (size + 1), np.zeros(len(size)))
+    y, s2 = normalized(x, eps=eps).numpy(), x.numpy().var(axis=axes)
+    wanted = (upstream * y).sum(axis=axes) * weight * eps / (s2 + eps) ** 1.5
+    assert_close((gradient * y).sum(axis=axes) / (size + 1), wanted / (size + 1))
 
 
 @given(st.data())
@@ -152,9 +173,8 @@ def test_the_kernel_computes_the_equations(case: Any, last: bool) -> None:
                     assert_close(one.numpy(), other.numpy())
 
 
-@pytest.mark.parametrize("kernels", ["numpy", "numba"])
 @pytest.mark.parametrize("order", [np.ascontiguousarray, channels_last])
-def test_a_mean_that_is_large_beside_the_deviations(order: Callable, kernels: str) -> None:
+def test_a_mean_that_is_large_beside_the_deviations(order: Callable) -> None:
     """In float32 the output and the gradients are those of float64 on the same numbers, though the mean is no
     float32, which by itself would be off by a hundredth of a deviation."""
     draw = np.random.default_rng(0).normal
@@ -175,13 +195,18 @@ def test_a_mean_that_is_large_beside_the_deviations(order: Callable, kernels: st
         by_variance = tg.grad((var * factors[1]).sum(), inputs[0])
         return [t.numpy() for t in (out, mean, var, *by_output, by_variance)]
 
-    if kernels == "numba":
-        pytest.importorskip("numba")
-    with use_kernels(kernels):
-        found, wanted = computed("float32"), computed("float64")
+    found, wanted = computed("float32"), computed("float64")
     for one, other in zip(found, wanted, strict=True):
         assert one.dtype == "float32"
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=2e-6 * np.abs(other).max())
+
+
+def test_a_variance_that_is_small_beside_eps_is_exact() -> None:
+    """It is not what 1 / sqrt(variance + eps) leaves of it."""
+    x = (0.01 * np.random.default_rng(0).normal(size=(8, 3, 4, 4))).astype("float32")
+    for images in (x, channels_last(x)):
+        _, _, var = public_function(TABLE["batch_norm"])(leaf(images), None, None, eps=10.0)
+        np.testing.assert_allclose(var.numpy(), x.astype("float64").var(axis=(0, 2, 3)), rtol=1e-6)
 
 
 def test_results_and_gradients_lie_in_memory_as_x_does() -> None:
@@ -236,6 +261,31 @@ def test_running_statistics_move_once_though_a_checkpoint_computes_twice() -> No
     block(x)  # and those of the next step move again
     assert (mean != after[0]).all()
     assert_close(found, tg.grad((normalized(x) ** 3).sum(), x).numpy())
+
+
+def test_running_statistics_that_cannot_be_written_to_serve_in_evaluation_only(hostile: Any) -> None:
+    """In training neither moves, and nothing is computed."""
+    x, mean, fixed = tg.tensor(np.random.default_rng(0).normal(size=(4, 2))), np.zeros(2), np.ones(2)
+    fixed.flags.writeable = False
+    with pytest.raises(UsageError, match="running_var is written to in training, and is read-only"):
+        tg.batch_norm(x, mean, fixed, training=True)
+    spread = tg.broadcast_to(tg.ones(1), (2,))  # a tensor whose elements are one and the same number
+    with pytest.raises(UsageError, match=r"running_var .* read-only: give a copy"):
+        tg.batch_norm(x, mean, spread, training=True)
+    with pytest.raises(BackendError, match=r"running_var .* must be an array of numpy, as x is"):
+        tg.batch_norm(x, mean, tg.ones(2, backend=hostile), training=True)
+    assert not mean.any()
+    assert_close(tg.batch_norm(x, mean, fixed, eps=0.0).numpy(), x.numpy())
+
+
+def test_a_momentum_beyond_1_goes_beyond_the_batch() -> None:
+    """As in PyTorch: the formula is taken at its word."""
+    for momentum in (-0.5, 0.0, 1.0, 2.0):
+        mean, var = np.zeros(2), np.ones(2)
+        x = np.random.default_rng(0).normal(size=(4, 2))
+        tg.batch_norm(tg.tensor(x), mean, var, training=True, momentum=momentum)
+        assert_close(mean, momentum * x.mean(axis=0))
+        assert_close(var, 1 - momentum + momentum * x.var(axis=0, ddof=1))
 
 
 def test_anomalies_inside_are_found_by_the_equations() -> None:
@@ -325,21 +375,22 @@ def test_bad_input() -> None:
         (lambda: tg.batch_norm(x, three, three), ShapeError, r"running_mean has shape \(3,\).* needs \(2,\)"),
         (lambda: tg.batch_norm(three, *running), ShapeError, r"at least 2 dimensions, \(N, C, ...\).*\(3,\)"),
         (lambda: tg.batch_norm(x, None, None), UsageError, "needs running_mean and running_var"),
-        (lambda: tg.batch_norm(x, *running, eps=-1.0), UsageError, "cannot be -1.0"),
-        (lambda: tg.batch_norm(x, np.zeros(2, int), running[1]), DtypeError, "running_mean is written to"),
         (
-            lambda: tg.batch_norm(x, tg.zeros(2, requires_grad=True), running[1]),
+            lambda: tg.batch_norm(x, np.zeros(2, int), running[1]),
             DtypeError,
-            "running_mean is",
+            "running_mean is written to in training: it must be floats without gradient, not int64",
         ),
+        (
+            lambda: tg.batch_norm(x, running[0], tg.zeros(2, requires_grad=True)),
+            DtypeError,
+            "running_var is written to .* not float32 with a gradient",
+        ),
+        (lambda: tg.batch_norm(x, [0, 0], running[1]), DtypeError, r"running_mean must be .* not \[0, 0\]"),
         (lambda: tg.group_norm(x, 3), ShapeError, r"2 channels of x of shape \(4, 2, 2\).* into 3 groups"),
-        (lambda: tg.group_norm(x, 0), ShapeError, "into 0 groups"),
         (lambda: tg.group_norm(x, 2, three), ShapeError, r"weight has shape \(3,\)"),
         (lambda: tg.layer_norm(x, (3,)), ShapeError, r"normalized_shape \(3,\) .* \(4, 2, 2\) ends"),
         (lambda: tg.layer_norm(x, (1, 4, 2, 2)), ShapeError, r"normalized_shape \(1, 4, 2, 2\)"),
         (lambda: tg.layer_norm(x, 2, three), ShapeError, r"weight has shape \(3,\); x .* needs \(2,\)"),
-        (lambda: tg.layer_norm(x, 2.0), DtypeError, "normalized_shape must be of integers, not 2.0"),
-        (lambda: tg.group_norm(x, 2.0), DtypeError, "num_groups must be of integers, not 2.0"),
         (
             lambda: tg.layer_norm(x, 2, [1, 1]),
             DtypeError,
@@ -357,7 +408,6 @@ def test_bad_input() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@settings(max_examples=30)
 @given(st.data())
 def test_batch_normalisation_is_that_of_pytorch(dtype: str, data: Any) -> None:
     """Also the running statistics, over several steps."""
@@ -369,7 +419,7 @@ def test_batch_normalisation_is_that_of_pytorch(dtype: str, data: Any) -> None:
         draw(0.5, 2, channels).astype(dtype) if data.draw(st.booleans()) else None for _ in ("weight", "bias")
     ]
     start = [draw(0.5, 2, channels).astype(dtype) for _ in ("mean", "variance")]
-    ours, theirs = [tg.tensor(s) for s in start], [torch.tensor(s) for s in start]
+    ours, theirs = [tg.tensor(s) for s in start], [exact(s) for s in start]
     options = {
         "training": data.draw(st.booleans()),
         "momentum": data.draw(st.sampled_from([0.1, 0.5, 1.0])),
@@ -377,19 +427,15 @@ def test_batch_normalisation_is_that_of_pytorch(dtype: str, data: Any) -> None:
     }
     agrees_with_pytorch(
         lambda a: tg.batch_norm(a, *ours, *(None if p is None else tg.tensor(p) for p in affine), **options),
-        lambda b: torch.nn.functional.batch_norm(
-            b, *theirs, *(None if p is None else torch.tensor(p) for p in affine), **options
-        ),
+        lambda b: torch.nn.functional.batch_norm(b, *theirs, *map(exact, affine), **options),
         x,
         dtype,
     )
     for one, other in zip(ours, theirs, strict=True):
-        assert one.dtype == dtype
-        assert_close(one.numpy(), other.numpy(), dtype)
+        assert_pytorchs(one, other, dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@settings(max_examples=20)
 @given(st.data())
 def test_the_gradients_of_scale_and_shift_are_those_of_pytorch(dtype: str, data: Any) -> None:
     torch = pytest.importorskip("torch")
@@ -397,17 +443,18 @@ def test_the_gradients_of_scale_and_shift_are_those_of_pytorch(dtype: str, data:
     w = np.linspace(-1, 2, x.shape[1]).astype(dtype)
     agrees_with_pytorch(
         lambda a: normalized(tg.tensor(x), a, a * a, eps=0.01),
-        lambda b: torch.nn.functional.batch_norm(torch.tensor(x), None, None, b, b * b, True, eps=0.01),
+        lambda b: torch.nn.functional.batch_norm(exact(x), None, None, b, b * b, True, eps=0.01),
         w,
         dtype,
     )
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@settings(max_examples=20)
 @given(st.data())
 def test_layer_and_group_normalisation_are_those_of_pytorch(dtype: str, data: Any) -> None:
     torch = pytest.importorskip("torch")
+    # Of two values alone, the terms of a gradient cancel but for a part eps / (variance + eps) of them.
+    eps = {"float64": 0.01, "float32": 0.5}[dtype]
     shape = data.draw(st.sampled_from([(2, 4), (3, 2, 2), (2, 4, 3), (1, 4, 2, 3), (2, 6, 2, 1)]))
     x = data.draw(arrays(shape, UNRELATED, unique=True))
     last = shape[-data.draw(st.integers(1, len(shape) - 1)) :]
@@ -419,10 +466,10 @@ def test_layer_and_group_normalisation_are_those_of_pytorch(dtype: str, data: An
         ]
         agrees_with_pytorch(
             lambda a, kind=kind, option=option, affine=affine: getattr(tg, kind)(
-                a, option, *(None if p is None else tg.tensor(p) for p in affine), eps=0.01
+                a, option, *(None if p is None else tg.tensor(p) for p in affine), eps=eps
             ),
             lambda b, kind=kind, option=option, affine=affine: getattr(torch.nn.functional, kind)(
-                b, option, *(None if p is None else torch.tensor(p) for p in affine), eps=0.01
+                b, option, *map(exact, affine), eps=eps
             ),
             x,
             dtype,

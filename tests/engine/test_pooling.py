@@ -7,13 +7,13 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from numpy.testing import assert_array_equal
 
 import tinygrad_rnn as tg
 from tinygrad_rnn.engine.op import TABLE, public_function
 from tinygrad_rnn.engine.ops.pooling import memory_order
-from tinygrad_rnn.errors import DtypeError, ShapeError
+from tinygrad_rnn.errors import ShapeError
 
 from .laws import assert_close
 from .samples import IMAGES, REALS, arrays, avg_pool_cases, leaf, max_pool_cases, pooling_params
@@ -93,6 +93,24 @@ def test_the_global_average_is_that_of_one_window(values: np.ndarray) -> None:
     assert tg.gradcheck(tg.global_avg_pool2d, x, order=2)
 
 
+@pytest.mark.parametrize("pool", [tg.max_pool2d, tg.avg_pool2d, lambda x, *_: tg.global_avg_pool2d(x)])
+def test_an_image_without_a_batch(pool: Any) -> None:
+    """Is a batch of one, in value and in derivatives."""
+    image = np.random.default_rng(0).permutation(40).reshape(2, 4, 5) / 8
+    arguments = ((3, 2), (1, 2), 1)
+    one, batch = leaf(image), leaf(image[None])
+    out, outs = pool(one, *arguments), pool(batch, *arguments)
+    assert_array_equal(out.numpy(), outs.numpy()[0])
+    gradient, gradients = (tg.grad((o**3).sum(), x) for o, x in ((out, one), (outs, batch)))
+    assert_array_equal(gradient.numpy(), gradients.numpy()[0])
+    assert tg.gradcheck(lambda v: pool(v, *arguments), leaf(image[:1]), order=2)
+
+
+def test_the_global_average_of_many_pixels_keeps_its_digits() -> None:
+    image = channels_last(np.full((1, 4, 224, 224), 0.7, "float32"))
+    np.testing.assert_allclose(tg.global_avg_pool2d(leaf(image)).numpy(), np.float32(0.7), rtol=5e-6)
+
+
 @pytest.mark.parametrize("pool", [tg.max_pool2d, tg.avg_pool2d])
 @pytest.mark.parametrize("order", [np.ascontiguousarray, channels_last])
 def test_results_and_gradients_lie_in_memory_as_the_images_do(pool: Any, order: Any) -> None:
@@ -142,11 +160,6 @@ def test_windows_of_more_places_than_a_byte_counts() -> None:
         (((5, 2),), r"kernel_size \(5, 2\) is larger than the image of height and width \(4, 4\)"),
         ((7, 1, 1), r"kernel_size \(7, 7\) is larger .* \(4, 4\) with padding \(1, 1\)"),
         ((3, 1, 2), r"padding \(2, 2\) is more than half of kernel_size \(3, 3\)"),
-        ((0,), "kernel_size must be at least 1, not 0"),
-        ((2, 0), "stride must be at least 1, not 0"),
-        ((2, 1, -1), "padding must be at least 0, not -1"),
-        (((2, 2, 2),), r"kernel_size is an integer or a pair of them, not \(2, 2, 2\)"),
-        ((1.5,), "kernel_size is an integer or a pair of them, not 1.5"),
     ],
 )
 def test_windows_that_do_not_fit(pool: Any, arguments: tuple, words: str) -> None:
@@ -158,7 +171,7 @@ def test_windows_that_do_not_fit(pool: Any, arguments: tuple, words: str) -> Non
 def test_images_that_are_none() -> None:
     for pool in (tg.max_pool2d, tg.avg_pool2d):
         with pytest.raises(
-            ShapeError, match=r"must be images of shape \(N, C, H, W\), not of shape \(3, 4\)"
+            ShapeError, match=r"must be images .* \(N, C, H, W\), or one \(C, H, W\), not of shape \(3, 4\)"
         ):
             pool(tg.ones((3, 4)), 2)
     with pytest.raises(ShapeError, match=r"not of shape \(3, 4\)"):
@@ -169,45 +182,52 @@ def test_images_that_are_none() -> None:
         tg.max_pool2d(tg.ones((1, 1, 1, 1)), 2, 1, 1, 2)
     with pytest.raises(ShapeError, match=r"kernel_size \(3, 3\) with dilation \(2, 2\) is larger"):
         tg.max_pool2d(tg.ones((1, 1, 4, 4)), 3, dilation=2)
-    with pytest.raises(DtypeError):
-        tg.max_pool2d(tg.ones((1, 1, 2, 2)), kernel_size=tg.tensor(2))
 
 
 # --- PyTorch --------------------------------------------------------------------------------------
+
+
+def exact(x: Any, **options: Any) -> Any:
+    """The same numbers as a tensor of PyTorch's in float64; None as it is."""
+    return None if x is None else pytest.importorskip("torch").tensor(x.astype("float64"), **options)
 
 
 def agrees_with_pytorch(ours: Any, theirs: Any, x: np.ndarray, dtype: str) -> None:
     """Values, gradients and second derivatives of ours(x) and theirs(x)."""
     torch = pytest.importorskip("torch")
     x = x.astype(dtype)
-    a, b = leaf(x), torch.tensor(x, requires_grad=True)
+    a, b = leaf(x), exact(x, requires_grad=True)
     y, z = ours(a), theirs(b)
-    assert y.shape == tuple(z.shape)
     weights = np.random.default_rng(0).uniform(0.5, 1.5, y.shape).astype(dtype)
     first = tg.grad((y * y * tg.tensor(weights)).sum(), a, create_graph=True)
-    (their_first,) = torch.autograd.grad((z * z * torch.tensor(weights)).sum(), b, create_graph=True)
+    (their_first,) = torch.autograd.grad((z * z * exact(weights)).sum(), b, create_graph=True)
     second = tg.grad((first * first).sum(), a)
     (their_second,) = torch.autograd.grad((their_first * their_first).sum(), b)
-    pairs = [(y, z), (first, their_first), (second, their_second)]
-    for found, wanted in pairs:
-        assert found.dtype == dtype
-        scale = max(1.0, np.abs(wanted.detach().numpy()).max(initial=0))
-        np.testing.assert_allclose(
-            found.numpy(), wanted.detach().numpy(), rtol=DTYPES[dtype], atol=DTYPES[dtype] * scale
-        )
+    for found, wanted in ((y, z), (first, their_first), (second, their_second)):
+        assert_pytorchs(found, wanted, dtype)
+
+
+def assert_pytorchs(found: tg.Tensor, wanted: Any, dtype: str) -> None:
+    """Of PyTorch's shape and the dtype, and to 1e-10 of the largest number in float64, 1e-5 in float32. (Of 1
+    where all are smaller: what goes in is as large as 1, and what comes out may cancel.) What is wanted of
+    float32 is what PyTorch finds for the same numbers in float64: in float32 its own sums are off by more."""
+    assert found.shape == tuple(wanted.shape) and found.dtype == dtype
+    wanted = wanted.detach().numpy()
+    largest = np.abs(wanted).max(initial=1.0, where=np.isfinite(wanted))
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=0, atol=DTYPES[dtype] * largest)
 
 
 LARGER = [*IMAGES[:-1], (2, 3, 7, 6), (1, 2, 5, 9)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@settings(max_examples=40)
 @given(st.data())
 def test_pooling_is_that_of_pytorch(dtype: str, data: Any) -> None:
-    """Ties are frequent: they are PyTorch's as well."""
+    """Ties are frequent: they are PyTorch's as well. So is one image without a batch."""
     functional = pytest.importorskip("torch.nn.functional")
     shape = data.draw(st.sampled_from(LARGER))
     x = data.draw(arrays(shape, [-1.0, -0.5, 0.0, 1.0, 2.0]))
+    x = x[0] if data.draw(st.booleans()) else x
     params = data.draw(pooling_params(shape[2:], [1, 1, 2], [False, True]))
     agrees_with_pytorch(
         lambda a: tg.max_pool2d(a, **params), lambda b: functional.max_pool2d(b, **params), x, dtype

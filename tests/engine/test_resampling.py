@@ -8,7 +8,7 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from numpy.testing import assert_array_equal
 
 import tinygrad_rnn as tg
@@ -107,17 +107,14 @@ def test_bad_input() -> None:
         (lambda: tg.interpolate(x, 2, align_corners=True), UsageError, "align_corners goes with"),
         (lambda: tg.interpolate(x), UsageError, "either size or scale_factor"),
         (lambda: tg.interpolate(x, 2, 2.0), UsageError, "either size or scale_factor"),
-        (lambda: tg.interpolate(x, (2, 0)), ShapeError, r"\(1, 2, 3, 4\) cannot become 2 by 0 pixels"),
-        (lambda: tg.interpolate(x, (2, 2, 2)), ShapeError, r"size is an integer or a pair .* \(2, 2, 2\)"),
-        (lambda: tg.interpolate(x, 1.5), ShapeError, "size is an integer or a pair of them, not 1.5"),
-        (lambda: tg.interpolate(x, scale_factor=0.2), ShapeError, "cannot become 0 by 0 pixels"),
-        (lambda: tg.interpolate(x, scale_factor=-1), ShapeError, "positive number or two, not -1"),
-        (lambda: tg.interpolate(x, scale_factor=float("nan")), ShapeError, "positive number or two, not nan"),
-        (lambda: tg.interpolate(x, scale_factor="2"), ShapeError, "positive number or two, not '2'"),
-        (lambda: tg.crop(x, 0.5, 0, 1, 2), DtypeError, r"must be integers, not \(0.5, 0, 1, 2\)"),
-        (lambda: tg.crop(x, 0, 0, None, 2), DtypeError, r"must be integers, not \(0, 0, None, 2\)"),
-        (lambda: tg.crop(x, 0, 0, 0, 2), ShapeError, r"no part of 0 by 2 pixels .* \(1, 2, 3, 4\)"),
-        (lambda: tg.crop(tg.ones(3), 0, 0, 1, 1), ShapeError, r"shape \(3,\)"),
+        (lambda: tg.interpolate(tg.ones((2, 3, 4)), 2), ShapeError, r"not \(2, 3, 4\)"),  # PyTorch: a row
+        (lambda: tg.interpolate(x, scale_factor=0.3), ShapeError, r"0.3 makes 0 by 1 .* \(1, 2, 3, 4\)"),
+        (lambda: tg.interpolate(x, scale_factor=-1), ShapeError, "positive number or 2 of them, not -1"),
+        (lambda: tg.interpolate(x, scale_factor=float("nan")), ShapeError, "positive number .* not nan"),
+        (lambda: tg.interpolate(x, scale_factor=(2, 2, 2)), ShapeError, r"number or 2 .* not \(2, 2, 2\)"),
+        (lambda: tg.interpolate(x, scale_factor="2"), DtypeError, "scale_factor must be a number, not '2'"),
+        (lambda: tg.interpolate(x, scale_factor=(2, True)), DtypeError, "must be a number, not True"),
+        (lambda: tg.crop(tg.ones(3), 0, 0, 1, 1), ShapeError, r"\(..., H, W\), not of shape \(3,\)"),
     ]
     for attempt, error, words in refused:
         with pytest.raises(error, match=words) as caught:
@@ -138,7 +135,6 @@ def test_dtypes() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@settings(max_examples=40)
 @given(st.data(), MODES)
 def test_interpolation_is_that_of_pytorch(dtype: str, data: Any, mode: tuple) -> None:
     """Larger, smaller and stretched, by size or by factor; what one refuses the other does."""

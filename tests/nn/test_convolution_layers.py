@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import nn
-from tinygrad_rnn.errors import ShapeError
+from tinygrad_rnn.errors import DtypeError, ShapeError
 
 small = st.integers(1, 3)
 
@@ -97,15 +97,20 @@ def test_flatten_takes_an_empty_batch():
 
 @pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d])
 def test_refused(kind):
-    for arguments, groups, said in [
-        ((4, 6, 3), 4, "4 does not divide 6"),
-        ((5, 6, 3), 3, "3 does not divide 5"),
-        ((0, 6, 3), 1, "in_channels 0"),
-        ((4, 6, 0), 1, "kernel_size 0"),
-        ((4, 6, 3), 0, "groups 0"),
-        ((4, 6, (3, 3, 3)), 1, r"kernel_size is a number or \d of them, not \(3, 3, 3\)"),
+    for arguments, groups, error, said in [
+        ((4, 6, 3), 4, ShapeError, "4 does not divide 6"),
+        ((5, 6, 3), 3, ShapeError, "3 does not divide 5"),
+        ((0, 6, 3), 1, ShapeError, "in_channels must be at least 1, not 0"),
+        ((4, 0, 3), 1, ShapeError, "out_channels must be at least 1, not 0"),
+        ((4, 6, 0), 1, ShapeError, "kernel_size must be at least 1, not 0"),
+        ((4, 6, 3), 0, ShapeError, "groups must be at least 1, not 0"),
+        ((4, 6, (3, 3, 3)), 1, ShapeError, r"kernel_size must be an integer.*, not \(3, 3, 3\)"),
+        ((4.0, 6, 3), 1, DtypeError, "in_channels must be an integer, not 4.0"),
+        ((4, "6", 3), 1, DtypeError, "out_channels must be an integer, not '6'"),
+        ((4, 6, "33"), 1, DtypeError, "kernel_size must be an integer.*, not '33'"),
+        ((4, 6, 3), True, DtypeError, "groups must be an integer, not True"),
     ]:
-        with pytest.raises(ShapeError, match=rf"^{kind.__name__}: .*{said}"):
+        with pytest.raises(error, match=rf"^{kind.__name__}: .*{said}"):
             kind(*arguments, groups=groups)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import nn, optim
-from tinygrad_rnn.errors import ShapeError
+from tinygrad_rnn.errors import DtypeError, ShapeError
 
 seeds = st.integers(0, 2**32 - 1)
 BATCHES = {nn.BatchNorm1d: [(4, 3), (2, 3, 5)], nn.BatchNorm2d: [(2, 3, 4, 5), (5, 3, 1, 2)]}
@@ -141,11 +141,44 @@ def test_group_norm_is_its_formula(seed, groups, of_group, affine, places):
 
 
 def test_group_and_layer_norm_refuse():
-    for groups in (0, 4):
-        with pytest.raises(ShapeError, match=f"6 channels cannot be divided into {groups} groups"):
-            nn.GroupNorm(groups, 6)
+    with pytest.raises(ShapeError, match="6 channels cannot be divided into 4 groups"):
+        nn.GroupNorm(4, 6)
     for shape in [(6,), (2, 4, 3)]:
         with pytest.raises(ShapeError, match=r"takes \(N, 6, \.\.\.\), and x has shape"):
             nn.GroupNorm(3, 6)(tg.zeros(*shape))
     with pytest.raises(ShapeError):
         nn.LayerNorm((4, 3))(tg.zeros(2, 3, 4))
+
+
+def test_sizes_that_are_none_are_refused_when_a_layer_is_made():
+    for make, error, said in [
+        (lambda: nn.BatchNorm2d(0), ShapeError, "BatchNorm2d: num_features must be at least 1, not 0"),
+        (lambda: nn.BatchNorm1d(2.5), DtypeError, "BatchNorm1d: num_features must be an integer, not 2.5"),
+        (
+            lambda: nn.LayerNorm((4, 2.0)),
+            DtypeError,
+            "LayerNorm: normalized_shape must be .* not \\(4, 2.0\\)",
+        ),
+        (lambda: nn.LayerNorm(-1), ShapeError, "LayerNorm: normalized_shape must be at least 1, not -1"),
+        (lambda: nn.GroupNorm(0, 6), ShapeError, "GroupNorm: num_groups must be at least 1, not 0"),
+        (lambda: nn.GroupNorm(True, 6), DtypeError, "GroupNorm: num_groups must be an integer, not True"),
+        (lambda: nn.GroupNorm(1, None), DtypeError, "GroupNorm: num_channels must be an integer, not None"),
+    ]:
+        with pytest.raises(error, match=said):
+            make()
+    assert nn.LayerNorm(np.int64(4)).normalized_shape == (4,)
+
+
+@each_kind
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_a_checkpoint_counts_a_batch_once(kind, momentum):
+    """And leaves all that is remembered as it is without one, though it computes the batch twice."""
+    twins = kind(3, momentum=momentum), kind(3, momentum=momentum)
+    for step in range(3):
+        x = tg.tensor(np.random.default_rng(step).normal(size=BATCHES[kind][step % 2]), requires_grad=True)
+        for layer, out in zip(twins, (tg.checkpoint(twins[0], x), twins[1](x)), strict=True):
+            assert layer.num_batches_tracked.item() == step + 1
+            (out * out * out).sum().backward()
+            assert layer.num_batches_tracked.item() == step + 1
+        for name, value in twins[1].state_dict().items():
+            np.testing.assert_array_equal(twins[0].state_dict()[name], value, err_msg=name)

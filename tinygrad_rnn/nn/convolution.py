@@ -6,6 +6,7 @@ import math
 from typing import Any, ClassVar
 
 from ..engine.ops.convolution import conv1d, conv2d, conv_transpose2d
+from ..engine.ops.options import integer, integers
 from ..engine.tensor import Tensor
 from ..errors import ShapeError
 from .layers import uniform
@@ -31,16 +32,10 @@ class _Convolution(Module):
         bias: bool = True,
     ) -> None:
         name = type(self).__name__
-        kernel = tuple(kernel_size) if hasattr(kernel_size, "__len__") else (kernel_size,) * self.dimensions
-        if len(kernel) != self.dimensions:
-            raise ShapeError(
-                f"{name}: kernel_size is a number or {self.dimensions} of them, not {kernel_size}"
-            )
-        if min(in_channels, out_channels, groups, *kernel) < 1:
-            raise ShapeError(
-                f"{name}: in_channels {in_channels}, out_channels {out_channels}, kernel_size {kernel_size} "
-                f"and groups {groups} must each be at least 1"
-            )
+        in_channels = integer(name, "in_channels", in_channels, 1)
+        out_channels = integer(name, "out_channels", out_channels, 1)
+        kernel = integers(name, "kernel_size", kernel_size, self.dimensions, 1)
+        groups = integer(name, "groups", groups, 1)
         if in_channels % groups or out_channels % groups:
             raise ShapeError(
                 f"{name}: groups must divide both in_channels and out_channels, and {groups} does not divide "

@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..engine.node import mode
 from ..engine.ops.normalization import batch_norm, group_norm, layer_norm
+from ..engine.ops.options import integer, integers
 from ..engine.tensor import DEFAULT_DTYPE, Tensor
 from ..errors import ShapeError
 from .module import Module, Parameter
@@ -26,6 +28,7 @@ class _BatchNorm(Module):
         affine: bool = True,
         track_running_stats: bool = True,
     ) -> None:
+        num_features = integer(type(self).__name__, "num_features", num_features, 1)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.weight, self.bias = _scale_and_shift((num_features,), affine, affine)
         self.running_mean: Any = None
@@ -56,7 +59,7 @@ class _BatchNorm(Module):
             momentum=momentum,
             eps=self.eps,
         )
-        if counted is not None:
+        if counted is not None and not mode.repeating:
             counted.copy_(batches)
         return out
 
@@ -104,7 +107,7 @@ class LayerNorm(Module):
         elementwise_affine: bool = True,
         bias: bool = True,
     ) -> None:
-        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        shape = integers("LayerNorm", "normalized_shape", normalized_shape, least=1)
         self.normalized_shape, self.eps = shape, eps
         self.weight, self.bias = _scale_and_shift(shape, elementwise_affine, elementwise_affine and bias)
 
@@ -123,7 +126,9 @@ class GroupNorm(Module):
     """
 
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True) -> None:
-        if num_groups < 1 or num_channels % num_groups:
+        num_groups = integer("GroupNorm", "num_groups", num_groups, 1)
+        num_channels = integer("GroupNorm", "num_channels", num_channels, 1)
+        if num_channels % num_groups:
             raise ShapeError(
                 f"GroupNorm: {num_channels} channels cannot be divided into {num_groups} groups of one size"
             )

@@ -10,7 +10,7 @@ from .module import Module
 
 
 class MaxPool2d(Module):
-    """The largest value of each window: (N, C, H, W) -> (N, C, H', W'); see tg.max_pool2d."""
+    """The largest value of each window: (N, C, H, W) -> (N, C, H', W'), or one image's; see tg.max_pool2d."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class MaxPool2d(Module):
 
 
 class AvgPool2d(Module):
-    """The mean of each window: (N, C, H, W) -> (N, C, H', W'); see tg.avg_pool2d."""
+    """The mean of each window: (N, C, H, W) -> (N, C, H', W'), or one image's; see tg.avg_pool2d."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class AvgPool2d(Module):
 
 
 class GlobalAvgPool2d(Module):
-    """The mean of each channel over the whole image: (N, C, H, W) -> (N, C)."""
+    """The mean of each channel over the whole image: (N, C, H, W) -> (N, C), or one image's."""
 
     def forward(self, x: Tensor) -> Tensor:
         return global_avg_pool2d(x)

@@ -3,21 +3,20 @@
 What is called convolution here is cross-correlation, as everywhere in the field: kernels are not turned
 round. It is linear in the images x and in the kernels w. With images y of the result's shape there is one
 trilinear form, <conv2d(x, w), y> = <x, conv2d_input(y, w)> = <w, conv2d_weight(x, y)>, so the derivatives of
-each of these three ops are the other two.
+each of these three ops are the other two. conv1d and conv_transpose2d are made of them, and need none.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from ...errors import DtypeError, ShapeError
+from ...errors import ShapeError
 from ..op import TABLE, op
 from ..tensor import Tensor, apply, tensor
 from .fused import convolution_kernels_for
 from .fused.convolution import Pair, output_size
-from .shape import expand_dims, pad, reshape, squeeze
+from .options import integer, integers
+from .shape import broadcast_to, expand_dims, pad, reshape, squeeze
 
 # --- the three ops: images (N, C, H, W), options as pairs (height, width) --------------------------
 
@@ -27,7 +26,8 @@ from .shape import expand_dims, pad, reshape, squeeze
     lambda F, g, out, x, weight, bias, **options: F.conv2d_weight(
         x, g, kernel_size=weight.shape[2:], **options
     ),
-    lambda F, g, out, x, weight, bias, **options: F.einsum([g], subscripts="nohw->o"),
+    # One axis after another, of which none is long: a sum over all places in turn loses digits.
+    lambda F, g, out, x, weight, bias, **options: F.sum(F.sum(F.sum(g, axis=2), axis=0), axis=1),
     inputs=3,
     name="conv2d",
     saves="x weight",
@@ -116,6 +116,8 @@ def conv2d(
     dilation: the distance in the image of what neighbours in the kernel meet. groups: the channels in so many
     parts, each with O / groups kernels of its own (groups = C: a depthwise convolution).
 
+    Arrays of different dtypes are promoted to the common one, and integers become floats.
+
     Raises ShapeError where shapes or options do not fit together, DtypeError for an option of another type.
     The arithmetic, with pictures: Dumoulin & Visin, A guide to convolution arithmetic (2016).
     """
@@ -131,7 +133,10 @@ def conv1d(
     dilation: int = 1,
     groups: int = 1,
 ) -> Tensor:
-    """conv2d along one direction: x (N, C, L) or (C, L), weight (O, C / groups, K), the result (N, O, OL)."""
+    """conv2d along one direction: x (N, C, L) or (C, L), weight (O, C / groups, K), the result (N, O, OL).
+
+    It is a conv2d on images of height one, which is the op that the graph and its derivatives show.
+    """
     return _convolve("conv1d", 1, x, weight, bias, stride, padding, dilation, groups)
 
 
@@ -150,7 +155,8 @@ def conv_transpose2d(
     x: (N, C, H, W), or one image (C, H, W). weight: (C, O / groups, KH, KW). Result: (N, O, OH, OW), where
     OH = (H - 1) stride - 2 padding + dilation (KH - 1) + output_padding + 1, and OW likewise. A conv2d with
     the same weight and options takes images of O channels to images of C channels; from several sizes it
-    comes to H and W, and output_padding, less than stride or dilation, says which of them is meant.
+    comes to H and W, and output_padding, less than stride or dilation, says which of them is meant. It is
+    conv2d's derivative, the op conv2d_input. padding has no words here, as in PyTorch.
 
     Raises ShapeError where shapes or options do not fit together, DtypeError for an option of another type.
     """
@@ -170,18 +176,20 @@ def _convolve(
 ) -> Tensor:
     """A convolution in one direction or two; in one, the images are of height one."""
     x, weight, one = _images(name, x, weight, ways)
+    groups = integer(name, "groups", groups, 1)
     outs = _result_channels(name, x, weight, groups)
-    stride = _numbers(name, "stride", stride, ways, 1)
-    dilation = _numbers(name, "dilation", dilation, ways, 1)
+    stride = integers(name, "stride", stride, ways, 1)
+    dilation = integers(name, "dilation", dilation, ways, 1)
     reach = _reach(weight, dilation)
     after = [(0, 0)] * ways
-    if padding == "same":
+    if isinstance(padding, str) and padding == "same":
         if max(stride) > 1:
             raise ShapeError(f"{name}: padding='same' needs a stride of 1, not {stride}")
         padding = tuple((r - 1) // 2 for r in reach)
         after = [(0, (r - 1) % 2) for r in reach]  # what is odd comes after the image
     else:
-        padding = _numbers(name, "padding", 0 if padding == "valid" else padding, ways)
+        padding = 0 if isinstance(padding, str) and padding == "valid" else padding
+        padding = integers(name, "padding", padding, ways, 0, words=("same", "valid"))
     room = tuple(n + 2 * p + m for n, p, (_, m) in zip(x.shape[-ways:], padding, after, strict=True))
     if any(r > n for r, n in zip(reach, room, strict=True)):
         raise ShapeError(
@@ -194,7 +202,7 @@ def _convolve(
     if ways == 1:
         x, weight = expand_dims(x, 2), expand_dims(weight, 2)
         stride, padding, dilation = (1, *stride), (0, *padding), (1, *dilation)
-    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": int(groups)}
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     out = apply(TABLE["conv2d"], (x, weight, bias), options)
     out = squeeze(out, 2) if ways == 1 else out
     return out[0] if one else out
@@ -213,11 +221,12 @@ def _transposed(
 ) -> Tensor:
     """A transposed convolution in two directions."""
     x, weight, one = _images(name, x, weight, 2)
+    groups = integer(name, "groups", groups, 1)
     outs = _result_channels(name, x, weight, groups, transposed=True)
-    stride = _numbers(name, "stride", stride, 2, 1)
-    dilation = _numbers(name, "dilation", dilation, 2, 1)
-    padding = _numbers(name, "padding", padding, 2)
-    more = _numbers(name, "output_padding", output_padding, 2)
+    stride = integers(name, "stride", stride, 2, 1)
+    dilation = integers(name, "dilation", dilation, 2, 1)
+    padding = integers(name, "padding", padding, 2, 0)
+    more = integers(name, "output_padding", output_padding, 2, 0)
     if any(m >= max(s, d) for m, s, d in zip(more, stride, dilation, strict=True)):
         raise ShapeError(
             f"{name}: output_padding {more} must be less than stride {stride} or dilation {dilation}"
@@ -234,10 +243,13 @@ def _transposed(
         )
     # Where output_padding has room for a whole stride, conv2d comes to a larger image: x with zeros after it.
     x = _batch(x, one, [(0, m // s) for m, s in zip(more, stride, strict=True)])
-    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": int(groups)}
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     out = apply(TABLE["conv2d_input"], (x, weight), {"size": size, **options})
     if bias is not None:
-        out = out + reshape(_checked_bias(name, bias, x, weight, outs), (1, outs, 1, 1))
+        # Stretched along one axis after another, as its gradient then is summed.
+        across = reshape(_checked_bias(name, bias, x, weight, outs), (outs, 1, 1))
+        across = broadcast_to(across, (outs, 1, out.shape[3]))
+        out = out + broadcast_to(across, (out.shape[0], *across.shape))
     return out[0] if one else out
 
 
@@ -264,10 +276,6 @@ def _batch(x: Tensor, one: bool, after: list[tuple[int, int]]) -> Tensor:
 
 def _result_channels(name: str, x: Tensor, weight: Tensor, groups: int, transposed: bool = False) -> int:
     """How many channels the result has, once those of x, weight and groups are seen to agree."""
-    if not isinstance(groups, (int, np.integer)):
-        raise DtypeError(f"{name}: groups must be an integer, not {groups!r}")
-    if groups < 1:
-        raise ShapeError(f"{name}: groups must be at least 1, not {groups}")
     given, first, second = x.shape[1 - weight.ndim], *weight.shape[:2]
     if given % groups or first % groups:
         what, number = ("channels of x", given) if given % groups else ("kernels", first)
@@ -291,18 +299,6 @@ def _checked_bias(name: str, bias: Any, x: Tensor, weight: Tensor, outs: int) ->
             f"{name}: bias must be of shape ({outs},) with weight of shape {weight.shape}, not {bias.shape}"
         )
     return bias
-
-
-def _numbers(name: str, what: str, value: Any, ways: int, least: int = 0) -> tuple[int, ...]:
-    """An option as one integer for each direction."""
-    given = tuple(value) if isinstance(value, (tuple, list)) else (value,) * ways
-    if not all(isinstance(n, (int, np.integer)) for n in given):
-        several = f" or {ways} of them" if ways > 1 else ""
-        raise DtypeError(f"{name}: {what} must be an integer{several}, not {value!r}")
-    if len(given) != ways or min(given) < least:
-        several = f"{ways} integers" if ways > 1 else "an integer"
-        raise ShapeError(f"{name}: {what} must be {several} of at least {least}, not {value!r}")
-    return tuple(map(int, given))
 
 
 def _reach(weight: Tensor, dilation: tuple[int, ...]) -> tuple[int, ...]:

@@ -2,22 +2,26 @@
 
 They differ in what mean and variance are taken over. One op of the table does the work for all of them;
 `equations` is its definition, what higher derivatives differentiate and what anomaly detection replays.
+layer_norm and group_norm are this op on x in another shape, and need no derivative of their own.
 """
 
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from ...errors import DtypeError, ShapeError, UsageError
+import numpy as np
+
+from ...errors import BackendError, DtypeError, ShapeError, UsageError
+from ..backend import library_of
 from ..node import mode, writes
 from ..op import TABLE, op
 from ..tensor import DEFAULT_DTYPE, Tensor, apply, tensor
 from .elementwise import sqrt
 from .fused import is_compiled, normalization
+from .options import integer, integers, number, said
 
 
 def equations(F: Any, x: Any, weight: Any, bias: Any, eps: float = 1e-5) -> tuple[Any, Any, Any]:
@@ -84,9 +88,8 @@ def _normalized(xp: Any, x: Any, weight: Any, bias: Any, eps: float = 1e-5, keep
     """x (N, C, ...) normalised by mean and variance over all axes but 1, times weight (C,), plus bias (C,),
     either of which may be None; then that mean and that variance (of the population), both (C,)."""
     kernels = _kernels(xp, x.dtype)
-    out, statistics = kernels.forward(xp, x, weight, bias, eps)
-    mean, rest, inverse_std = statistics
-    var = xp.maximum(1 / (inverse_std * inverse_std) - eps, 0)
+    out, var, statistics = kernels.forward(xp, x, weight, bias, eps)
+    mean, rest, _ = statistics
     return (out, mean + rest, var), (kernels, statistics)
 
 
@@ -109,15 +112,22 @@ def batch_norm(
     training: mean and var are those of the batch, over all axes but 1, and the running ones move towards
     them in place, by the fraction `momentum` of the way: running_var towards the variance of a sample
     (divided by n - 1). Otherwise mean and var are the running ones, and the result is affine in x.
+    eps: at least 0. With 0, which PyTorch refuses in training, a channel of equal values becomes NaN.
 
     Raises ShapeError for shapes that do not fit, or one value a channel in training; UsageError without
-    running statistics out of training.
+    running statistics out of training, or for such as cannot be written to in training; DtypeError for
+    options that are no numbers, or running statistics that are no floats.
     """
-    x = _checked("batch_norm", x, eps, 2)
+    x, eps = _checked("batch_norm", x, eps, 2)
     channels = x.shape[1]
-    running = {"running_mean": running_mean, "running_var": running_var}
-    for name, values in {**running, "weight": weight, "bias": bias}.items():
+    for name, values in (("weight", weight), ("bias", bias)):
         _check_fits("batch_norm", x, name, values, (channels,))
+    for name, values in (("running_mean", running_mean), ("running_var", running_var)):
+        _check_fits("batch_norm", x, name, values, (channels,))
+        _check_running(x, name, values, training)
+    momentum = number("batch_norm", "momentum", momentum)
+    if not math.isfinite(momentum):
+        raise UsageError(f"batch_norm: momentum is a part of the way, such as 0.1, and cannot be {momentum}")
     if not training:
         if running_mean is None or running_var is None:
             raise UsageError(
@@ -149,13 +159,13 @@ def layer_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     """Layer normalisation (Ba, Kiros & Hinton, 2016): each example by its own mean and variance, over the
-    last axes, whose sizes are normalized_shape. weight and bias have that shape, or are None.
+    last axes, whose sizes are normalized_shape. weight and bias have that shape, or are None. In the graph
+    it is the op batch_norm, each example a channel.
 
-    Raises ShapeError for shapes that do not fit.
+    Raises ShapeError for shapes that do not fit, UsageError for an eps below 0 (which PyTorch lets pass).
     """
-    x = _checked("layer_norm", x, eps, 1)
-    sizes = tuple(normalized_shape) if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
-    last = tuple(_integer("layer_norm", "normalized_shape", size) for size in sizes)
+    x, eps = _checked("layer_norm", x, eps, 1)
+    last = integers("layer_norm", "normalized_shape", normalized_shape)
     if not last or x.shape[x.ndim - len(last) :] != last:
         raise ShapeError(f"layer_norm: normalized_shape {last} is not how the shape of x {x.shape} ends")
     _check_fits("layer_norm", x, "weight", weight, last)
@@ -172,13 +182,15 @@ def group_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     """Group normalisation (Wu & He, 2018): the channels of each example in num_groups groups, each by its own
-    mean and variance. x: (N, C, ...); weight, bias: (C,) or None.
+    mean and variance. x: (N, C, ...); weight, bias: (C,) or None. In the graph it is the op batch_norm, each
+    group a channel.
 
-    Raises ShapeError for shapes that do not fit, or channels that do not divide into the groups.
+    Raises ShapeError for shapes that do not fit, or channels that do not divide into the groups; UsageError
+    for an eps below 0 (which PyTorch lets pass).
     """
-    x = _checked("group_norm", x, eps, 2)
-    channels, num_groups = x.shape[1], _integer("group_norm", "num_groups", num_groups)
-    if num_groups < 1 or channels % num_groups:
+    x, eps = _checked("group_norm", x, eps, 2)
+    channels, num_groups = x.shape[1], integer("group_norm", "num_groups", num_groups, 1)
+    if channels % num_groups:
         raise ShapeError(
             f"group_norm: {channels} channels of x of shape {x.shape} do not divide into {num_groups} groups"
         )
@@ -237,35 +249,43 @@ def _constant(values: Any, x: Tensor) -> Tensor:
     return values if values.dtype == x.dtype else values.astype(x.dtype)
 
 
-def _checked(name: str, x: Any, eps: float, least: int) -> Tensor:
-    """x as a tensor of floats."""
+def _checked(name: str, x: Any, eps: Any, least: int) -> tuple[Tensor, float]:
+    """x as a tensor of floats, and eps as a Python number, which changes no dtype."""
     x = x if isinstance(x, Tensor) else tensor(x)
     if x.ndim < least:
         raise ShapeError(
             f"{name}: x must have at least {least} dimensions{', (N, C, ...)' * (least > 1)}; its shape is "
             f"{x.shape}"
         )
-    if not eps >= 0:
-        raise UsageError(f"{name}: eps is added to a variance and cannot be {eps}")
-    return x if x.dtype.kind == "f" else x.astype(DEFAULT_DTYPE)
-
-
-def _integer(name: str, what: str, value: Any) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise DtypeError(f"{name}: {what} must be of integers, not {value!r}") from None
+    eps = number(name, "eps", eps)
+    if not 0 <= eps < math.inf:
+        raise UsageError(f"{name}: eps is added to a variance: it must be at least 0, and cannot be {eps}")
+    return x if x.dtype.kind == "f" else x.astype(DEFAULT_DTYPE), eps
 
 
 def _check_fits(name: str, x: Tensor, what: str, values: Any, shape: tuple[int, ...]) -> None:
     if values is None:
         return
-    found = getattr(values, "shape", None)
-    if found is None:
-        raise DtypeError(f"{name}: {what} must be a tensor or an array of shape {shape}, not {values!r}")
-    if tuple(found) != shape:
-        raise ShapeError(f"{name}: {what} has shape {found}; x of shape {x.shape} needs {shape}")
-    if what.startswith("running") and (values.dtype.kind != "f" or getattr(values, "node", None) is not None):
+    if not isinstance(values, Tensor) and library_of(values) is None:
+        raise DtypeError(f"{name}: {what} must be a tensor or an array of shape {shape}, not {said(values)}")
+    if values.shape != shape:
+        raise ShapeError(f"{name}: {what} has shape {values.shape}; x of shape {x.shape} needs {shape}")
+
+
+def _check_running(x: Tensor, what: str, values: Any, training: bool) -> None:
+    """That running statistics are floats, and can be written to in training."""
+    if values is None:
+        return
+    tracked = getattr(values, "node", None) is not None
+    if values.dtype.kind != "f" or tracked:
         raise DtypeError(
-            f"{name}: {what} is written to in training: it must be floats without gradient, not {values!r}"
+            f"batch_norm: {what} is written to in training: it must be floats without gradient, not "
+            f"{values.dtype}{' with a gradient' * tracked}"
+        )
+    array = values.array if isinstance(values, Tensor) else values
+    if training and isinstance(array, np.ndarray) and not array.flags.writeable:
+        raise UsageError(f"batch_norm: {what} is written to in training, and is read-only: give a copy of it")
+    if training and library_of(array) is not x.backend:
+        raise BackendError(
+            f"batch_norm: {what} is written to in training, and must be an array of {x.backend.name}, as x is"
         )

@@ -1,19 +1,20 @@
 """Pooling of images (N, C, H, W): the largest value, or the average, of windows that slide over them.
 
 An op walks over the places in a window, of which there are few, and treats all windows at once: nothing is
-copied but the values themselves, and results lie in memory in the order that x does.
+copied but the values themselves, and results lie in memory in the order that x does. global_avg_pool2d is a
+mean, which is in the table already, and needs no derivative of its own.
 """
 
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ...errors import ShapeError
 from ..op import op
 from ..tensor import Tensor, tensor
+from .options import integers
 
 Pair = int | tuple[int, int]
 
@@ -64,10 +65,10 @@ def _windows(
     ceil_mode: bool = False,
 ) -> tuple[Windows, Windows]:
     """The windows along height and width of an image of that size."""
-    kernels = _pair(name, "kernel_size", kernel_size, 1)
-    strides = kernels if stride is None else _pair(name, "stride", stride, 1)
-    paddings = _pair(name, "padding", padding, 0)
-    dilations = _pair(name, "dilation", dilation, 1)
+    kernels = integers(name, "kernel_size", kernel_size, 2, 1)
+    strides = kernels if stride is None else integers(name, "stride", stride, 2, 1)
+    paddings = integers(name, "padding", padding, 2, 0)
+    dilations = integers(name, "dilation", dilation, 2, 1)
     axes = []
     for n, k, s, p, d in zip(size, kernels, strides, paddings, dilations, strict=True):
         if p > k // 2:
@@ -96,21 +97,11 @@ def _windows(
     return axes[0], axes[1]
 
 
-def _pair(name: str, what: str, value: Pair, least: int) -> tuple[int, int]:
-    """One integer for both axes, or one for each."""
-    values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    try:
-        height, width = (operator.index(v) for v in values)
-    except (TypeError, ValueError):
-        raise ShapeError(f"{name}: {what} is an integer or a pair of them, not {value!r}") from None
-    if min(height, width) < least:
-        raise ShapeError(f"{name}: {what} must be at least {least}, not {value!r}")
-    return height, width
-
-
 def _check_images(name: str, x: Any) -> None:
-    if x.ndim != 4:
-        raise ShapeError(f"{name}: x must be images of shape (N, C, H, W), not of shape {x.shape}")
+    if x.ndim not in (3, 4):
+        raise ShapeError(
+            f"{name}: x must be images of shape (N, C, H, W), or one (C, H, W), not of shape {x.shape}"
+        )
 
 
 def memory_order(x: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -122,7 +113,7 @@ def memory_order(x: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
 def _filled(xp: Any, x: Any, size: tuple[int, int], value: float, dtype: Any = None) -> Any:
     """As many images as in x, of that height and width, filled with a value, in memory in the order of x."""
     order, back = memory_order(x)
-    shape = (*x.shape[:2], *size)
+    shape = (*x.shape[:-2], *size)
     made = xp.full(tuple(shape[axis] for axis in order), value, dtype or x.dtype)
     return made.transpose(back)
 
@@ -134,7 +125,7 @@ def _max_pool2d_vjp(
     F: Any, g: Any, out: Any, x: Any, needs: Any, residuals: Any, ceil_mode: bool, **windows: Any
 ) -> tuple:
     """dx = 0, and each g added at the place that won its window"""
-    return (F.put_winners(g, residuals, size=x.shape[2:], **windows),)
+    return (F.put_winners(g, residuals, size=x.shape[-2:], **windows),)
 
 
 def _max_pool2d_equations(F: Any, x: Any, ceil_mode: bool = False, **windows: Any) -> Any:
@@ -160,17 +151,19 @@ def max_pool2d(
     ceil_mode: bool = False,
     keep: bool = True,
 ) -> Any:
-    """The largest value of each window of an image: (N, C, H, W) -> (N, C, H', W').
+    """The largest value of each window of an image: (N, C, H, W) -> (N, C, H', W'), or (C, H, W) of one.
 
     kernel_size, stride (kernel_size unless given), padding, dilation: an integer, or (height, width). The
     padding is never chosen. H' = floor((H + 2 padding - dilation (kernel_size - 1) - 1) / stride) + 1; with
     ceil_mode it is rounded up, without windows that would begin in the padding at the end. The gradient goes
-    to the value that won: the first of equal ones, row by row; NaN wins.
+    to the value that won: the first of equal ones, row by row; NaN wins. Integers become floats.
 
-    Raises ShapeError where a window is larger than the padded image, or the padding than half a window.
+    Raises ShapeError where a window is larger than the padded image, or the padding than half a window, or
+    all of a window lies in the padding (dilation may have it so; PyTorch gives -inf there); DtypeError for
+    an option that is no integer.
     """
     _check_images("max_pool2d", x)
-    windows = _windows("max_pool2d", x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
+    windows = _windows("max_pool2d", x.shape[-2:], kernel_size, stride, padding, dilation, ceil_mode)
     return _largest(xp, x, windows, keep)
 
 
@@ -186,7 +179,7 @@ def max_pool2d_winners(
 ) -> Any:
     """Which place in each window has the largest value, counted row by row: (N, C, H', W')."""
     _check_images("max_pool2d", x)
-    windows = _windows("max_pool2d", x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
+    windows = _windows("max_pool2d", x.shape[-2:], kernel_size, stride, padding, dilation, ceil_mode)
     return _largest(xp, x, windows, True)[1]
 
 
@@ -215,18 +208,13 @@ def _largest(xp: Any, x: Any, windows: tuple[Windows, Windows], keep: bool) -> t
 def _places(windows: tuple[Windows, Windows]) -> Iterator[tuple[int, tuple, tuple]]:
     """Each place in a window, counted row by row: the windows that have it, and what it is in each."""
     rows, columns = windows
-    whole = slice(None)
     for i, out_rows, x_rows in rows.places():
         for j, out_columns, x_columns in columns.places():
-            yield (
-                i * columns.kernel + j,
-                (whole, whole, out_rows, out_columns),
-                (whole, whole, x_rows, x_columns),
-            )
+            yield i * columns.kernel + j, (..., out_rows, out_columns), (..., x_rows, x_columns)
 
 
 @op(
-    lambda F, g, out, x, winners, **windows: F.put_winners(g, winners, size=x.shape[2:], **windows),
+    lambda F, g, out, x, winners, **windows: F.put_winners(g, winners, size=x.shape[-2:], **windows),
     None,
     inputs=2,
     saves="winners",
@@ -243,8 +231,8 @@ def take_winners(
     dilation: Pair = 1,
 ) -> Any:
     """The value of each window of x at its place in `winners`, which counts them row by row."""
-    windows = _given_windows(x.shape[2:], winners.shape[2:], kernel_size, stride, padding, dilation)
-    taken = _filled(xp, x, winners.shape[2:], 0)
+    windows = _given_windows(x.shape[-2:], winners.shape[-2:], kernel_size, stride, padding, dilation)
+    taken = _filled(xp, x, winners.shape[-2:], 0)
     for place, out, into in _places(windows):
         taken[out] += xp.where(winners[out] == place, x[into], 0)
     return taken
@@ -269,7 +257,7 @@ def put_winners(
 ) -> Any:
     """The derivative of max_pool2d: an image of height and width `size`, 0 but for each window's value, which
     is added at its place in `winners`."""
-    windows = _given_windows(size, winners.shape[2:], kernel_size, stride, padding, dilation)
+    windows = _given_windows(size, winners.shape[-2:], kernel_size, stride, padding, dilation)
     image = _filled(xp, values, size, 0)
     for place, out, into in _places(windows):
         image[into] += _where_true(xp, winners[out] == place, values[out])
@@ -289,7 +277,7 @@ def _given_windows(
 ) -> tuple[Windows, Windows]:
     """So many windows over height and width, of parameters that were checked before."""
     given = (kernel_size, kernel_size if stride is None else stride, *rest)
-    pairs = [_pair("max_pool2d", "a size of the windows", value, 0) for value in given]
+    pairs = [integers("max_pool2d", "a size of the windows", value, 2) for value in given]
     (k, s, p, d), (kk, ss, pp, dd) = zip(*pairs, strict=True)
     return Windows(size[0], k, s, p, d, counts[0]), Windows(size[1], kk, ss, pp, dd, counts[1])
 
@@ -298,7 +286,7 @@ def _given_windows(
 
 
 @op(
-    lambda F, g, out, x, **windows: F.avg_pool2d_gradient(g, size=x.shape[2:], **windows),
+    lambda F, g, out, x, **windows: F.avg_pool2d_gradient(g, size=x.shape[-2:], **windows),
     shapes="x",
     floating=True,
 )
@@ -311,14 +299,16 @@ def avg_pool2d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Any:
-    """The average of each window of an image: (N, C, H, W) -> (N, C, H', W'), sizes as in max_pool2d.
+    """The average of each window of an image, (N, C, H, W) or (C, H, W); options and sizes as in max_pool2d.
 
-    count_include_pad: whether the zeros of the padding count as values.
+    count_include_pad: whether the zeros of the padding count as values. (PyTorch's divisor_override is not
+    here: multiply the result.)
 
-    Raises ShapeError where a window is larger than the padded image, or the padding than half a window.
+    Raises ShapeError where a window is larger than the padded image, or the padding than half a window;
+    DtypeError for an option that is no integer.
     """
     _check_images("avg_pool2d", x)
-    windows = _windows("avg_pool2d", x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
+    windows = _windows("avg_pool2d", x.shape[-2:], kernel_size, stride, padding, 1, ceil_mode)
     rows, columns = windows
     total = _filled(xp, x, (rows.outputs, columns.outputs), 0)
     for _, out, into in _places(windows):
@@ -360,12 +350,13 @@ def _shares(xp: Any, windows: tuple[Windows, Windows], with_padding: bool, dtype
 
 
 def global_avg_pool2d(x: Tensor) -> Tensor:
-    """The average of each channel of an image: (N, C, H, W) -> (N, C). Lin, Chen & Yan, 2014.
+    """The average of each channel of an image: (N, C, H, W) -> (N, C), or (C, H, W) -> (C,). Lin, Chen & Yan,
+    2014. It is made of ops of the table, and has no entry there.
 
     Raises ShapeError for other shapes, or an image of no pixels.
     """
     x = x if isinstance(x, Tensor) else tensor(x)
     _check_images("global_avg_pool2d", x)
-    if not x.shape[2] * x.shape[3]:
+    if not x.shape[-2] * x.shape[-1]:
         raise ShapeError(f"global_avg_pool2d: images of shape {x.shape} have no pixels to average")
-    return x.mean(axis=(2, 3))
+    return x.mean(axis=-2).mean(axis=-1)  # a sum of all pixels in turn would lose digits

@@ -7,14 +7,14 @@ the op below and its derivative are one another's.
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any
 
 import numpy as np
 
-from ...errors import DtypeError, ShapeError, UsageError
+from ...errors import ShapeError, UsageError
 from ..op import TABLE, op
 from ..tensor import Tensor, apply, tensor
+from .options import integer, integers, number, said
 from .pooling import memory_order
 from .shape import pad
 
@@ -38,51 +38,54 @@ def interpolate(
     align_corners: with "bilinear": the centres of the corner pixels keep their places, instead of the
     image's edges.
 
-    Raises ShapeError for shapes or sizes that make no image, UsageError for options that do not go together.
+    Of PyTorch's modes there are these two, without antialias and recompute_scale_factor, and only for images
+    in batches: PyTorch takes (C, H, W) for rows of W values, which these are not.
+
+    Raises ShapeError for shapes or sizes that make no image, UsageError for options that do not go together,
+    DtypeError for one of another type.
     """
     x = x if isinstance(x, Tensor) else tensor(x)
     if x.ndim != 4 or not x.shape[2] * x.shape[3]:
         raise ShapeError(f"interpolate: x must be images of shape (N, C, H, W) with pixels, not {x.shape}")
     if mode not in ("nearest", "bilinear"):
-        raise UsageError(f"interpolate: mode is 'nearest' or 'bilinear', not {mode!r}")
+        raise UsageError(f"interpolate: mode is 'nearest' or 'bilinear', not {said(mode)}")
     if align_corners and mode == "nearest":
         raise UsageError("interpolate: align_corners goes with mode='bilinear' only")
     if (size is None) == (scale_factor is None):
         raise UsageError("interpolate: give either size or scale_factor")
-    scales = None
+    scales: tuple[float, ...] | None = None
     if scale_factor is not None:
-        factors = scale_factor if isinstance(scale_factor, (tuple, list)) else (scale_factor, scale_factor)
-        numbers = all(isinstance(f, (int, float, np.integer, np.floating)) for f in factors)
-        if len(factors) != 2 or not numbers or not all(math.isfinite(f) and f > 0 for f in factors):
-            raise ShapeError(f"interpolate: scale_factor is a positive number or two, not {scale_factor!r}")
-        scales = (float(factors[0]), float(factors[1]))
-        size = (math.floor(x.shape[2] * scales[0]), math.floor(x.shape[3] * scales[1]))
-    sizes = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-    try:
-        height, width = (operator.index(s) for s in sizes)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise ShapeError(f"interpolate: size is an integer or a pair of them, not {size!r}") from None
-    if min(height, width) < 1:
-        raise ShapeError(f"interpolate: an image of shape {x.shape} cannot become {height} by {width} pixels")
+        given = scale_factor if isinstance(scale_factor, (tuple, list)) else (scale_factor, scale_factor)
+        scales = tuple(number("interpolate", "scale_factor", factor) for factor in given)
+        if len(scales) != 2 or not all(math.isfinite(factor) and factor > 0 for factor in scales):
+            raise ShapeError(
+                f"interpolate: scale_factor must be a positive number or 2 of them, not {said(scale_factor)}"
+            )
+        height, width = (math.floor(n * factor) for n, factor in zip(x.shape[2:], scales, strict=True))
+        if min(height, width) < 1:
+            raise ShapeError(
+                f"interpolate: scale_factor {said(scale_factor)} makes {height} by {width} pixels of x of "
+                f"shape {x.shape}"
+            )
+    else:
+        height, width = integers("interpolate", "size", size, 2, 1)
     params = {"size": (height, width), "scales": scales, "mode": mode, "align_corners": align_corners}
     return apply(TABLE["interpolate"], (x,), params)
 
 
 def crop(x: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
     """The part of images (..., H, W) of that height and width whose first pixel is (top, left), which may lie
-    outside; what lies outside the image is 0.
+    outside; what lies outside the image is 0. It is made of ops of the table (slices and zeros around them),
+    and needs no derivative of its own.
 
     Raises ShapeError for a part of no pixels, or x of fewer than two dimensions; DtypeError for numbers that
     are not whole.
     """
     x = x if isinstance(x, Tensor) else tensor(x)
-    given = (top, left, height, width)
-    try:
-        top, left, height, width = map(operator.index, given)
-    except TypeError:
-        raise DtypeError(f"crop: top, left, height and width must be integers, not {given}") from None
-    if x.ndim < 2 or min(height, width) < 1:
-        raise ShapeError(f"crop: no part of {height} by {width} pixels of a tensor of shape {x.shape}")
+    if x.ndim < 2:
+        raise ShapeError(f"crop: x must be images of shape (..., H, W), not of shape {x.shape}")
+    top, left = integer("crop", "top", top), integer("crop", "left", left)
+    height, width = integer("crop", "height", height, 1), integer("crop", "width", width, 1)
     slices, widths = [], [(0, 0)] * (x.ndim - 2)
     for begin, length, size in ((top, height, x.shape[-2]), (left, width, x.shape[-1])):
         first = min(max(begin, 0), size)

@@ -26,8 +26,9 @@ BLOCK = 1 << 13  # numbers of a block, about
 ROWS = 512  # that a shard has at least
 
 
-def forward(xp: Any, x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Statistics]:
-    """(x - mean - rest) inverse_std weight + bias, and the statistics. weight and bias (C,) may be None."""
+def forward(xp: Any, x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any, Statistics]:
+    """(x - mean - rest) inverse_std weight + bias, the variance (C,), and the statistics. weight and bias
+    (C,) may be None."""
     rows = _rows_of(x)
     if not x.size or not rows.flags.c_contiguous:
         return normalization.forward(xp, x, weight, bias, eps)
@@ -40,7 +41,8 @@ def forward(xp: Any, x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, S
 
     parts = in_shards(measure, count, ROWS)
     exact, squares = together(parts)
-    mean, inverse_std = exact.astype(x.dtype), 1 / np.sqrt(squares / count + eps)
+    mean, variance = exact.astype(x.dtype), squares / count
+    inverse_std = 1 / np.sqrt(variance + eps)
     with np.errstate(invalid="ignore"):  # of means that are infinite
         rest = exact - mean
         scale = inverse_std if weight is None else inverse_std * weight
@@ -49,7 +51,7 @@ def forward(xp: Any, x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, S
     out = np.empty(rows.shape, x.dtype)
     flat_out = out.reshape(-1)
     in_shards(lambda first, last: apply(flat, mean, scale, shift, flat_out, first, last), count, ROWS)
-    return _as_before(out), (mean, rest, inverse_std)
+    return _as_before(out), variance.astype(x.dtype), (mean, rest, inverse_std)
 
 
 def backward(

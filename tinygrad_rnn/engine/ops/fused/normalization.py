@@ -12,18 +12,19 @@ from typing import Any
 Statistics = tuple[Any, Any, Any]
 
 
-def forward(xp: Any, x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Statistics]:
-    """(x - mean) inverse_std weight + bias, and the statistics. weight and bias are (C,), or None."""
+def forward(xp: Any, x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any, Statistics]:
+    """(x - mean) inverse_std weight + bias, the variance (C,), and the statistics. weight and bias are (C,),
+    or None."""
     mean = _means(xp, x)
     centred = x - _spread(mean, x)
     rest = _means(xp, centred)  # the corrected two-pass algorithm (Chan, Golub & LeVeque, 1983)
-    variance = _means(xp, centred * centred) - rest * rest
-    inverse_std = 1 / xp.sqrt(xp.maximum(variance, 0) + eps)
+    variance = xp.maximum(_means(xp, centred * centred) - rest * rest, 0)
+    inverse_std = 1 / xp.sqrt(variance + eps)
     scale = inverse_std if weight is None else inverse_std * weight
     shift = -rest * scale if bias is None else bias - rest * scale
     centred *= _spread(scale, x)
     centred += _spread(shift, x)
-    return centred, (mean, rest, inverse_std)
+    return centred, variance, (mean, rest, inverse_std)
 
 
 def backward(
