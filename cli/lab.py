@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -62,12 +63,16 @@ def lab(
     began = time.monotonic()
     found = _run(name, seeds, folder)
     seconds = time.monotonic() - began
-    paths = _write(found, folder, seconds) if folder is not None else []
-    with reader_may_leave():
-        if as_json:
-            print(_json(found, seconds), end="")
-        else:
-            _show(found, paths, seconds)
+    paths: list[Path] = []
+    try:
+        if folder is not None:
+            paths = _write(found, folder, seconds)
+    finally:  # what took minutes to find is shown in any case
+        with reader_may_leave():
+            if as_json:
+                print(_json(found, seconds), end="")
+            else:
+                _show(found, paths, seconds)
 
 
 def _list(as_json: bool) -> None:
@@ -109,16 +114,20 @@ def _run(name: str, seeds: int, folder: Path | None) -> Finding:
 
 @contextmanager
 def _made(folder: Path | None) -> Iterator[None]:
-    """Make the folder now, since what is wrong with it is better known now than in minutes. If the block
-    fails, nothing has happened."""
+    """Make the folder now, and a file in it that is gone at once, since what is wrong with it is better known
+    now than in minutes. If the block fails, nothing has happened."""
+    from tinygrad_rnn.atomic import naming
+
     new = [] if folder is None else [path for path in (folder, *folder.parents) if not path.exists()]
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
     try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            with naming(folder), TemporaryFile(dir=folder):
+                pass
         yield
     except BaseException:
-        with suppress(OSError):  # what somebody else has put there meanwhile stays
-            for path in new:
+        for path in new:
+            with suppress(OSError):  # what somebody else has put there meanwhile stays
                 path.rmdir()
         raise
 
@@ -175,6 +184,8 @@ def _show(found: Finding, paths: list[Path], seconds: float) -> None:
     from .looking import print_view
 
     print_view(found.view())
+    if not paths:
+        return
     print()
     print(f"{clock(seconds)}; wrote")
     for path in paths:  # whole, for whoever copies it

@@ -95,6 +95,27 @@ def test_a_folder_that_cannot_be_is_known_before_the_work(trnn, folder, monkeypa
     fails(trnn("lab", NAME, "--out", "taken"), 1, "taken: File exists")
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="takes a folder in which nobody can write")
+def test_so_is_a_folder_that_takes_no_file(trnn, monkeypatch):
+    monkeypatch.setitem(labs.LABS, NAME, labs.Lab("?", "", lambda **_: pytest.fail("it worked")))
+    fails(trnn("lab", NAME, "--out", "/proc"), 1, "/proc: ")
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_what_cannot_be_written_is_shown_all_the_same(trnn, folder, monkeypatch, options):
+    run = labs.LABS[NAME].run
+
+    def spoiling(**given):
+        (folder / "here").rmdir()
+        (folder / "here").touch()
+        return run(**given)
+
+    monkeypatch.setitem(labs.LABS, NAME, labs.Lab("?", "", spoiling))
+    code, out, err = trnn("lab", NAME, "--seeds", 1, "--out", "here", *options)
+    assert code == 1 and "Holds at this size: with zero weights" in out and "wrote" not in out
+    assert "here" in err and len(err.splitlines()) == 1
+
+
 def test_what_fails_leaves_no_folder(trnn, folder, monkeypatch):
     def fail(**_):
         raise DataError("no digits")

@@ -22,21 +22,31 @@ def test_a_small_run_of_residual_depth():
         assert all(0 <= value <= 1 for value in of["accuracy"] + of["train_accuracy"])
     deeper = np.subtract(results["plain-14"]["last_loss"], results["plain-8"]["last_loss"])
     np.testing.assert_allclose(found.numbers["plain_margin"], deeper)
+    faster = found.numbers["results_at_published_rate"]
+    assert list(faster) == ["ResNet-8", "ResNet-14"]
+    for name, of in faster.items():  # the same until the first step has been taken
+        assert [run[0] for run in of["losses"]] == [run[0] for run in results[name]["losses"]]
+        assert [run[1] for run in of["losses"]] != [run[1] for run in results[name]["losses"]]
 
 
-def residual_verdict(plain, residual):
-    """plain, residual: for each seed, loss of the shallow network and of the deep one."""
+def residual_verdict(plain, residual, faster=None):
+    """For each seed, loss of the shallow network and of the deep one; faster: of residual ones, with the
+    published learning rate."""
     keys = ("train_accuracy", "accuracy")
-    results = {
-        f"{name}-{depth}": {
-            "losses": [[loss[i]] for loss in of],
-            "last_loss": [loss[i] for loss in of],
-            **{key: [0.5] * len(of) for key in keys},
+
+    def results(**networks):
+        return {
+            f"{name}-{depth}": {
+                "losses": [[loss[i]] for loss in of],
+                "last_loss": [loss[i] for loss in of],
+                **{key: [0.5] * len(of) for key in keys},
+            }
+            for name, of in networks.items()
+            for i, depth in enumerate((20, 56))
         }
-        for name, of in (("plain", plain), ("ResNet", residual))
-        for i, depth in enumerate((20, 56))
-    }
-    return residual_depth._finding(range(len(plain)), (20, 56), 1, 8, 64, 23, results)
+
+    trained = results(plain=plain, ResNet=residual), results(ResNet=faster or residual)
+    return residual_depth._finding(range(len(plain)), (20, 56), 1, 8, 64, 23, *trained)
 
 
 def test_each_seed_decides_in_residual_depth():
@@ -48,6 +58,14 @@ def test_each_seed_decides_in_residual_depth():
     assert "-0.0500 to +0.1000 in the residual one" in found.verdict
     diverged = residual_verdict([(0.1, math.inf)], [(0.1, 0.1)])
     assert diverged.holds and "+inf" in diverged.verdict
+    rates = residual_verdict([(0.1, 0.5)], [(0.1, 0.1)], [(0.1, 0.7)])
+    assert (
+        rates.holds
+        and "rate of 0.1 the residual one's changes by +0.6000: there the claim does not" in rates.verdict
+    )
+    assert "rate 0.1" in rates.view().text(80) and max(map(len, rates.view().text(80).splitlines())) <= 80
+    both = residual_verdict([(0.1, 0.5), (math.inf, math.inf)], [(0.1, 0.1)] * 2)
+    assert not both.holds  # which of two diverged ones is worse is not known
 
 
 def test_a_small_run_of_batchnorm_depth():
@@ -76,6 +94,7 @@ def test_each_seed_decides_in_batchnorm_depth():
     assert not batchnorm_verdict([0.95, 0.92], [0.1, 0.91], [0.1, 0.1]).holds
     found = batchnorm_verdict([0.95, 0.92], [0.1, 0.5], [0.1, 0.93])
     assert found.holds and "brings 1 of 2 such networks that far" in found.verdict
+    assert "(all of them: 10.0 to 93.0 %)" in found.verdict
     assert "3, 1 never" in found.view().text(200)
 
 

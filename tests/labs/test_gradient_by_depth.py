@@ -80,6 +80,19 @@ def test_orders_are_of_the_norms_that_are_given(found):
     assert numbers["depths"] == {"uniform": [8, 14], "he": [8, 14], "he, 32x32": [14]}
 
 
+def test_the_gradient_of_each_layer_is_drawn(found):
+    *_, panel = found.panels
+    assert panel.title == "Each layer of 14, PyTorch's default"
+    for curve in panel.curves:
+        norms = [run[1] for run in found.numbers["norms_of_outputs"]["uniform"][curve.label]]
+        expected = [np.log10(np.array(of) / of[-1]) for of in norms]
+        np.testing.assert_allclose(curve.runs, expected, atol=1e-12)
+        assert list(curve.x) == list(range(1, 14))
+    text = found.view().text(80)
+    assert "Across: convolution, the first one first, 1 to 13." in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def test_the_margin_decides(found, monkeypatch):
     ratios = found.numbers["log10_first_over_last"]["uniform"]
     margins = [
@@ -87,10 +100,14 @@ def test_the_margin_decides(found, monkeypatch):
         for i in range(2)
     ]
     np.testing.assert_allclose(found.numbers["margin"]["uniform"], margins)
-    assert found.holds == (min(margins) >= 2)
+    assert min(margins) >= 2 and found.holds
     assert f"margin {min(margins):.1f} (asked: 2)" in found.verdict
     monkeypatch.setattr(lab, "LIMIT", min(margins) + 0.01)
     assert not lab.run(seeds=[0, 1], depths=(8, 14), width=2, batch_size=4).holds
+
+
+def test_a_margin_that_is_no_number_decides_nothing():
+    assert np.isnan(lab.least([5.0, np.nan])) and lab.least([5.0, 3.0]) == 3
 
 
 def test_a_gradient_that_is_gone_is_no_error():

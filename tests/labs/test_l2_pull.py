@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import tinygrad_rnn as tg
+from tinygrad_rnn.labs import figure
 from tinygrad_rnn.labs import l2_pull as lab
 from tinygrad_rnn.labs.networks import without_biases
 from tinygrad_rnn.vision import load_images
@@ -77,6 +78,15 @@ def test_a_small_run_has_all_its_numbers():
     sizes = np.array(numbers["results"]["ResNet"]["size"])
     assert numbers["branches_at_strongest_decay"] == (sizes[:, 1] / sizes[:, 0]).max()
     assert not found.holds  # three steps teach nothing
+    assert max(map(len, found.view().text(80).splitlines())) <= 80
+
+
+def test_decays_stand_side_by_side_in_the_picture():
+    pytest.importorskip("matplotlib")
+    _, size, learnt = figure.draw(judged([[0.9, 0.15, 0.1]], [[0.95, 0.9, 0.1]])).axes
+    for axes in (size, learnt):
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "0.1", "0.3"]
+    assert learnt.get_yscale() == "linear" and max(learnt.lines[-1].get_ydata()) == 95
 
 
 def judged(plain, residual, sizes=((1.0, 1.0, 0.05),)):

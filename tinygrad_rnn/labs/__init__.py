@@ -34,6 +34,6 @@ LABS = {
     "residual-identity": Lab(residual_identity.QUESTION, "10 seconds", residual_identity.run),
     "l2-pull": Lab(l2_pull.QUESTION, "2 minutes", l2_pull.run),
     "gradient-by-depth": Lab(gradient_by_depth.QUESTION, "15 seconds", gradient_by_depth.run),
-    "batchnorm-depth": Lab(batchnorm_depth.QUESTION, "4 minutes", batchnorm_depth.run),
-    "residual-depth": Lab(residual_depth.QUESTION, "2 minutes", residual_depth.run),
+    "batchnorm-depth": Lab(batchnorm_depth.QUESTION, "5 minutes", batchnorm_depth.run),
+    "residual-depth": Lab(residual_depth.QUESTION, "3 minutes", residual_depth.run),
 }

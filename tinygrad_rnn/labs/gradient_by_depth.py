@@ -4,18 +4,21 @@ Plain and residual networks of 8 to 110 layers, with and without batch normalisa
 batch of the digits goes forward and back. Of each convolution the norm of the gradient with respect to what
 it puts out is taken (its Frobenius norm over the batch, before any normalisation or ReLU), and log10 of the
 first one's over the last one's. In float64, since float32 has no numbers so small.
+The norms of all layers are in the JSON, and drawn for one depth.
 
-Why not the gradient with respect to the weights: without normalisation and biases a ReLU network is
+Why not the gradient with respect to the weights: without normalisation and biases a plain ReLU network is
 homogeneous of degree one in each of its weights, so that sum(W * dL/dW) is the same for all layers, whatever
 happens to the gradient on its way (Euler's theorem). A vanishing gradient meets activations that vanish the
-other way, and their product looks level, as Glorot & Bengio (2010) saw. Its norms are in the JSON.
+other way, and their product looks level, as Glorot & Bengio (2010) saw. (With biases, as below in what
+decides, activations do not vanish, and both gradients say the same.) Its norms are in the JSON as well.
 
 Two initialisations. The one that decides is PyTorch's default, uniform within 1 / sqrt(fan-in), weights and
-biases, which a user gets who asks for none. The other one is that of He et al. (2015), which was made so that
-a plain ReLU network keeps the size of its signals, and which makes a residual one without normalisation
-double them with each block. It counts on inputs for each weight, though, and at the borders of an image some
-are zeros: of 2x2 pixels, as the last stage has here, more than half. So the networks of 56 layers are looked
-at with images of 32x32 pixels (the shapes) as well. What comes of the claim there is said in the verdict.
+biases, which its layers, and those of nn, have where none is asked for. The other one is that of He et al.
+(2015), with which this library's models are made: it keeps the size of the signals in a plain ReLU network,
+and makes their mean square double with each block of a residual one without normalisation. It counts on
+inputs for each weight, though, and at the borders of an image some are zeros: of 2x2 pixels, as the last
+stage has here, more than half. So the networks of 56 layers are looked at with images of 32x32 pixels (the
+shapes) as well. What comes of the claim there is said in the verdict.
 
 The claim holds if, in each seed, |log10| of plain-56 without batch normalisation is larger than that of
 ResNet-56, with and without it, by 2 or more: a hundred times. (Of the deepest networks, where 56 is not among
@@ -134,6 +137,11 @@ def orders(norms: Sequence[float]) -> float:
     return math.log10(first / last) if first > 0 and last > 0 else -math.inf
 
 
+def by_layer(norms: Sequence[float]) -> list[float]:
+    """The same for each layer, first layer first."""
+    return [orders(norms[layer:]) for layer in range(len(norms))]
+
+
 def _finding(
     seeds: Sequence[int],
     decides: int,
@@ -153,18 +161,31 @@ def _finding(
     }
     margins = {case: [margin(of, i) for i in range(len(seeds))] for case, of in at_decides.items()}
     depths = depths_of["uniform"]
+    of_layers = {  # network -> seeds -> layers
+        name: [by_layer(run[depths.index(decides)]) for run in runs]
+        for name, runs in outputs["uniform"].items()
+    }
     panels = [
         Panel(
             title,
-            "layers of the network",
-            "log10(gradient norm of the first layer / of the last one)",
+            label,
+            "log10(gradient norm / that of the last layer)",
             [
-                Curve(name, depths, runs, "ResNet" in name, "--" if "norm" in name else "-")
-                for name, runs in ratios[how].items()
+                Curve(name, x, runs, "ResNet" in name, "--" if "norm" in name else "-")
+                for name, runs in shown.items()
             ],
-            limit=(0.0, "as large at the first layer"),
+            limit=(0.0, "the last layer's"),
         )
-        for how, title in (("uniform", "PyTorch's default initialisation"), ("he", "He initialisation"))
+        for title, label, x, shown in (
+            ("The first layer, PyTorch's default", "layers of the network", depths, ratios["uniform"]),
+            ("The first layer, He initialisation", "layers of the network", depths, ratios["he"]),
+            (
+                f"Each layer of {decides}, PyTorch's default",
+                "convolution, the first one first",
+                range(1, decides),
+                of_layers,
+            ),
+        )
     ]
     return Finding(
         NAME,
@@ -177,13 +198,17 @@ def _finding(
             ),
             ("networks", f"PlainNet and ResNet of {width}, {2 * width} and {4 * width} channels, untrained"),
             ("initialisation", f"{INITIALISATIONS['uniform']} (decides); {INITIALISATIONS['he']}"),
-            ("measured", "norm of dL/d(output of a convolution) over the batch, in float64"),
+            (
+                "measured",
+                "norm of dL/d(output of a convolution) over the batch, in float64; the JSON has that of each "
+                "layer, and of the weights",
+            ),
             ("seeds", seeds_named(seeds)),
         ],
         f"|log10(first / last)| of plain-{decides} without batch normalisation exceeds that of "
         f"ResNet-{decides}, with and without it, by {LIMIT:g} or more in each seed, initialised as PyTorch "
         "does",
-        min(margins["uniform"]) >= LIMIT,
+        least(margins["uniform"]) >= LIMIT,
         _verdict(at_decides, margins, decides),
         [_table(case, depths_of[case], of) for case, of in ratios.items()],
         panels,
@@ -201,6 +226,11 @@ def margin(ratios: dict[str, list[float]], seed: int) -> float:
     """How much further from 0 the plain network's number is than both residual ones', of that seed."""
     plain, *others = (abs(ratios[name][seed]) for name in ("plain", "ResNet", "ResNet, batch norm"))
     return plain - max(others)
+
+
+def least(margins: Sequence[float]) -> float:
+    """Of all seeds; no number, if one is none."""
+    return float(np.min(margins))
 
 
 def _table(case: str, depths: Sequence[int], ratios: dict[str, list]) -> tuple[str, Table]:
@@ -229,11 +259,11 @@ def _verdict(
         return f"plain-{decides} {plain}, ResNet-{decides} {without}, with batch norm {normalised}"
 
     def holds(case: str) -> str:
-        least = min(margins[case])
-        return f"{'holds' if least >= LIMIT else 'does not hold'} (margin {least:.1f}; {said(case)})"
+        number = least(margins[case])
+        return f"{'holds' if number >= LIMIT else 'does not hold'} (margin {number:.1f}; {said(case)})"
 
     return (
         f"log10(first / last), PyTorch's initialisation: {said('uniform')}: margin "
-        f"{min(margins['uniform']):.1f} (asked: {LIMIT:g}). With He's it {holds('he')}; with He's and "
+        f"{least(margins['uniform']):.1f} (asked: {LIMIT:g}). With He's it {holds('he')}; with He's and "
         f"images of 32x32 it {holds('he, 32x32')}."
     )

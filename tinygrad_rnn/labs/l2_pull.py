@@ -1,11 +1,11 @@
 """Where does L2 regularisation pull a network: to the identity, or to zero?
 
-First the pull alone: the optimiser's steps with a gradient of zero, which make each weight w of a block into
-(1 - lr * weight_decay) w. A branch without biases and normalisations is linear in each of its layers (ReLUs
-between them commute with positive factors), so that after t steps with k layers decaying it is exactly
-(1 - lr * weight_decay)^(k t) times what it was. That is the distance of a residual block from the identity,
-||block(x) - x|| / ||x||, and of a plain block from zero, ||block(x)|| / ||x||. It is measured in float64 and
-compared with the prediction.
+First the pull alone: steps of SGD without momentum and with a gradient of zero, which make each weight w of a
+block into (1 - lr * weight_decay) w. A branch without biases and normalisations becomes c times as large when
+one of its layers does, for c > 0 (it is linear in the last one, and ReLUs commute with such factors), so that
+after t steps with k layers decaying it is exactly (1 - lr * weight_decay)^(k t) times what it was. That is
+the distance of a residual block from the identity, ||block(x) - x|| / ||x||, and of a plain block from zero,
+||block(x)|| / ||x||. It is measured in float64 and compared with the prediction.
 
 Then the pull against data: plain and residual networks without normalisation (which would undo the scale of
 the weights before it) and without biases learn the digits under ever more weight decay. How large are the
