@@ -47,6 +47,8 @@ def test_a_view_says_all_and_fits():
         assert said in text
     assert max(map(len, text.splitlines())) <= 80
     assert "Does not hold at this size: it is 2." in finding(holds=False).view().text()
+    dependent = finding(given="with two hands")
+    assert dependent.conclusion == "Holds with two hands at this size: it is 2."
 
 
 def test_json_has_all_numbers():

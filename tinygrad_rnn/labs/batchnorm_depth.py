@@ -208,6 +208,7 @@ def _finding(
         ],
         panels,
         {"depths": list(depths), "steps": steps, "learning_rates": list(learning_rates), "results": results},
+        given="with Glorot's initialisation",
     )
 
 

@@ -61,10 +61,11 @@ class Panel:
         values = np.concatenate([*middles.values()])
         drawn = values[np.isfinite(values) & ((values > 0) | (not self.log_y))]
         low, high = (float(drawn.min()), float(drawn.max())) if drawn.size else (0.0, 1.0)
-        low = low if self.lowest is None else max(low, self.lowest)
+        lowest = low if self.lowest is None else self.lowest
+        cut, low = low < lowest, max(low, lowest)
         ends = self.names or [number(x) for x in self.curves[0].x]
         caption = (
-            f"{self.title}. Bars: {self.y}, {number(low)} to {number(high)}"
+            f"{self.title}. Bars: {self.y}, {number(low)}{' and below' if cut else ''} to {number(high)}"
             f"{', logarithmic' if self.log_y else ''}. Across: {self.x}, {ends[0]} to {ends[-1]}."
         )
         wide: dict[str, Any] = {
@@ -86,6 +87,7 @@ class Finding:
     tables         labels and tables
     panels         what is drawn
     numbers        all that was measured
+    given          what it depends on, where with other choices the answer is another: "with ..."
     """
 
     lab: str
@@ -97,11 +99,13 @@ class Finding:
     tables: Sequence[tuple[str, Table]]
     panels: Sequence[Panel]
     numbers: Mapping[str, Any]
+    given: str = ""
 
     @property
     def conclusion(self) -> str:
         """The verdict, and in its first words what it is."""
-        return f"{'Holds' if self.holds else 'Does not hold'} at this size: {self.verdict}"
+        given = f" {self.given}" if self.given else ""
+        return f"{'Holds' if self.holds else 'Does not hold'}{given} at this size: {self.verdict}"
 
     def view(self) -> View:
         """All of it, for a terminal, and as data."""

@@ -219,6 +219,7 @@ def _finding(
             "norms_of_outputs": outputs,
             "norms_of_weights": weights,
         },
+        given="with PyTorch's initialisation",
     )
 
 

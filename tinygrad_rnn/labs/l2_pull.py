@@ -11,8 +11,8 @@ Then the pull against data: plain and residual networks without normalisation (w
 the weights before it) and without biases learn the digits under ever more weight decay. How large are the
 residual branches beside their inputs, ||branch(x)|| / ||x|| (blocks that change the shape left out; the
 geometric mean over the others), what is left of the signal in plain blocks, ||block(x)|| / ||x||, and what do
-the networks still recognise? (Sizes and decays were chosen by trainings with seeds 100 to 102, such that the
-plain network learns well without decay.)
+the networks still recognise? (Sizes were chosen by trainings with seeds 100 to 102, such that the plain
+network learns well without decay; the decays go from none to where nothing is learnt.)
 
 The claim holds if
 (1) what is measured of the pull alone differs from what is predicted by a millionth at most;

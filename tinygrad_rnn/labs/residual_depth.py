@@ -193,4 +193,5 @@ def _finding(
             "results_at_published_rate": published,
             "residual_margin_at_published_rate": faster,
         },
+        given=f"with learning rate {LEARNING_RATE:g}",
     )
