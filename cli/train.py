@@ -17,6 +17,7 @@ from .runs import RUNS
 from .terminal import busy, say_if_compiling
 from .training import (
     Config,
+    DryRun,
     Json,
     NewRun,
     Quiet,
@@ -70,9 +71,7 @@ def train(
         str | None,
         option(f"Settings that are known to go well: {', '.join(PRESETS)}.", completion=beginning(PRESETS)),
     ] = None,
-    dry_run: Annotated[
-        bool, flag("--dry-run", "Print the model, its memory and the plan, and train nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     require_exact: RequireExact = False,
     force: Annotated[bool, flag("--force", "Resume although the text has changed.")] = False,
     json: Json = False,

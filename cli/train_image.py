@@ -19,6 +19,7 @@ from .runs import RUNS
 from .terminal import busy, counted, one_line, say_if_compiling, unfailing
 from .training import (
     Config,
+    DryRun,
     Json,
     NewRun,
     Quiet,
@@ -67,9 +68,7 @@ def train_image(
     run: NewRun = None,
     resume: Resume = None,
     config: Config = None,
-    dry_run: Annotated[
-        bool, flag("--dry-run", "Print the model, its memory and the plan, and train nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     require_exact: RequireExact = False,
     force: Annotated[bool, flag("--force", "Resume although the images have changed.")] = False,
     json: Json = False,

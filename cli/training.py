@@ -62,6 +62,7 @@ Resume = Annotated[
 ]
 NewRun = Annotated[Path | None, option("Folder to write to.", f"a new one in {RUNS}/")]
 Config = Annotated[Path | None, option("A TOML file of settings; options win over it.")]
+DryRun = Annotated[bool, flag("--dry-run", "Print the model, its memory and the plan, and train nothing.")]
 RequireExact = Annotated[
     bool, flag("--require-exact", "Refuse to resume if the numbers may not be exactly those of one run.")
 ]
