@@ -264,7 +264,7 @@ def _verdict(
         return f"{'holds' if number >= LIMIT else 'does not hold'} (margin {number:.1f}; {said(case)})"
 
     return (
-        f"log10(first / last), PyTorch's initialisation: {said('uniform')}: margin "
+        f"log10(first / last): {said('uniform')}: margin "
         f"{least(margins['uniform']):.1f} (asked: {LIMIT:g}). With He's it {holds('he')}; with He's and "
         f"images of 32x32 it {holds('he, 32x32')}."
     )
